@@ -216,9 +216,7 @@ def _frozen(value: Any) -> Hashable:
     return value if isinstance(value, Hashable) else repr(value)
 
 
-def _ordered(
-    key: Callable[[Any], Hashable], merged: list[Any], before: list[Any], order: list[Any]
-) -> list[Any]:
+def _ordered(key: Callable[[Any], Hashable], merged: list[Any], before: list[Any], order: list[Any]) -> list[Any]:
     """The merged items: those that `order` names in its order, the others where they were relative to the old ones."""
     wanted = {key(entry): place for place, entry in reversed(list(enumerate(order)))}
     old = {key(item): place for place, item in reversed(list(enumerate(before)))}

@@ -41,7 +41,9 @@ def _by_kind() -> dict[tuple[str, str, str], str]:
     """Names of the definitions by group, version and kind."""
     decoder = msgspec.json.Decoder(_Kinds)
     return {
-        (k.group, k.version, k.kind): name for name, definition in _all().items() for k in decoder.decode(definition).kinds
+        (k.group, k.version, k.kind): name
+        for name, definition in _all().items()
+        for k in decoder.decode(definition).kinds
     }
 
 

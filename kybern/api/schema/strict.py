@@ -14,9 +14,7 @@ import msgspec
 
 from kybern.api.schema.node import Schema, SchemaType
 
-_DAY = (
-    r"(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)|02-(?:0[1-9]|1\d|2[0-8]))"
-)
+_DAY = r"(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)|02-(?:0[1-9]|1\d|2[0-8]))"
 _MOMENT = rf"(?!0000)\d{{4}}-{_DAY}T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d"
 # Canonical quantities, as far as an expression can tell: whole numbers that the next suffix could not shorten.
 _QUANTITY = r"^(?:0|[1-9]\d{0,2}(?:[numkMGTPE]|[KMGTPE]i)?|(?!\d*000(?!\d))[1-9]\d{3,17}[numkMGTP]?)\Z"

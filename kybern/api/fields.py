@@ -62,7 +62,7 @@ def _event_source(document: Mapping[str, Any]) -> str:
 
 def _pod_ip(document: Mapping[str, Any]) -> str:
     status = document.get("status") or {}
-    first = next(iter(status.get("podIPs") or ()), {})
+    first: Mapping[str, Any] = next(iter(status.get("podIPs") or ()), {})
     return str(first.get("ip") or status.get("podIP") or "")
 
 

@@ -1,8 +1,8 @@
 """Reads Kubernetes' Protobuf request bodies (`application/vnd.kubernetes.protobuf`) into documents.
 
-A body is the bytes `k8s\\0` and an envelope (`runtime.Unknown`: apiVersion, kind, raw message). The messages are decoded
-straight from the wire by a table of field numbers, `kybern/api/data/protobuf.json`; per field it holds the number, the
-type, and one of three marks:
+A body is `k8s`, a zero byte and an envelope (`runtime.Unknown`: apiVersion, kind, raw message). The messages are
+decoded straight from the wire by a table of field numbers, `kybern/api/data/protobuf.json`; per field it holds
+the number, the type, and at most one of three marks:
 
 - `inline`: the field's own fields belong to the parent in JSON (a Volume's source, a Probe's action);
 - `optional`: absence means something else than zero (`replicas`, `defaultMode`), so a zero that was sent is kept;
@@ -43,7 +43,7 @@ def decode_protobuf(body: bytes) -> dict[str, Any]:
     """
     try:
         return _envelope(body)
-    except _Damaged as error:
+    except _DamagedError as error:
         raise bad_request(f"the body of the request is not valid Kubernetes Protobuf: {error}") from None
 
 
@@ -58,23 +58,23 @@ def message_name(api_version: str, kind: str) -> str | None:
     return shared if shared in _table() else None
 
 
-class _Damaged(Exception):
+class _DamagedError(Exception):
     """The bytes are not what they should be; the text says how."""
 
 
 def _envelope(body: bytes, depth: int = 0) -> dict[str, Any]:
     if body[:4] != _MAGIC:
-        raise _Damaged("it does not begin with the bytes 'k8s\\0'")
+        raise _DamagedError("it does not begin with the bytes 'k8s\\0'")
     envelope = _decode(_message("runtime.Unknown"), body[4:], depth)
     api_version, kind = envelope.get("apiVersion", ""), envelope.get("kind", "")
     raw = base64.b64decode(envelope.get("raw", ""))
     if envelope.get("contentEncoding"):
-        raise _Damaged(f"content encoding {envelope['contentEncoding']!r} is not supported")
+        raise _DamagedError(f"content encoding {envelope['contentEncoding']!r} is not supported")
     if envelope.get("contentType") == "application/json":
         return {"apiVersion": api_version, "kind": kind, **_json_object(raw)}
     name = message_name(api_version, kind)
     if name is None:
-        raise _Damaged(f"kind {kind!r} in {api_version!r} is not known")
+        raise _DamagedError(f"kind {kind!r} in {api_version!r} is not known")
     return {"apiVersion": api_version, "kind": kind, **_decode(_message(name), raw, depth + 1)}
 
 
@@ -82,9 +82,9 @@ def _json_object(raw: bytes) -> dict[str, Any]:
     try:
         value = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _Damaged(f"embedded JSON: {error}") from None
+        raise _DamagedError(f"embedded JSON: {error}") from None
     if not isinstance(value, dict):
-        raise _Damaged("embedded JSON must be an object")
+        raise _DamagedError("embedded JSON must be an object")
     return value
 
 
@@ -210,7 +210,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         if at >= len(data) or shift > 63:
-            raise _Damaged("a number is cut off or too long")
+            raise _DamagedError("a number is cut off or too long")
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
@@ -232,7 +232,7 @@ def _fields(data: bytes) -> list[tuple[int, int, Any]]:
         if wire == 2:
             length, at = _varint(data, at)
             if length > end - at:
-                raise _Damaged("a field is cut off")
+                raise _DamagedError("a field is cut off")
             result.append((tag >> 3, 2, data[at : at + length]))
             at += length
         elif wire == 0:
@@ -242,15 +242,15 @@ def _fields(data: bytes) -> list[tuple[int, int, Any]]:
             # No field of the table is of these types: an unknown one, which is skipped.
             at += _FIXED[wire]
             if at > end:
-                raise _Damaged("a field is cut off")
+                raise _DamagedError("a field is cut off")
         else:
-            raise _Damaged(f"wire type {wire} is not used")
+            raise _DamagedError(f"wire type {wire} is not used")
     return result
 
 
 def _decode(message: _Message, data: bytes, depth: int) -> dict[str, Any]:
     if depth > _MOST_DEPTH:
-        raise _Damaged("messages are nested too deep")
+        raise _DamagedError("messages are nested too deep")
     slots, always = message
     result: dict[str, Any] = {}
     for number, wire, raw in _fields(data):
@@ -280,7 +280,7 @@ def _decode(message: _Message, data: bytes, depth: int) -> dict[str, Any]:
 def _packed(slot: _Slot, wire: int, raw: Any, result: dict[str, Any]) -> None:
     """Repeated integers may come as one field that holds all of them."""
     if not (slot.repeated and slot.wire == 0 and wire == 2):
-        raise _Damaged(f"field {slot.name!r} is of a wrong type")
+        raise _DamagedError(f"field {slot.name!r} is of a wrong type")
     values = result.setdefault(slot.name, [])
     at = 0
     while at < len(raw):
@@ -295,7 +295,7 @@ def _text(data: Any, _: int) -> str:
     try:
         return str(data, "utf-8")
     except (UnicodeDecodeError, TypeError) as error:
-        raise _Damaged(f"a text is not UTF-8: {error}") from None
+        raise _DamagedError(f"a text is not UTF-8: {error}") from None
 
 
 def _bytes(data: bytes, _: int) -> str:
@@ -322,7 +322,7 @@ def _quantity(data: bytes, depth: int) -> str:
             try:
                 return quantity.canonical(text) if text else "0"
             except ValueError as error:
-                raise _Damaged(f"{text!r}: {error}") from None
+                raise _DamagedError(f"{text!r}: {error}") from None
     return "0"
 
 
@@ -331,7 +331,7 @@ def _int_or_string(data: bytes, depth: int) -> int | str:
     if values.get(1, 0) == 0:
         number = values.get(2, 0)
         if not isinstance(number, int):
-            raise _Damaged("an integer or string holds neither")
+            raise _DamagedError("an integer or string holds neither")
         return _int32(number, depth)
     return _text(values.get(3, b""), depth)
 
@@ -344,7 +344,7 @@ def _moment(data: bytes) -> datetime | None:
         whole = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=_int64(values.get(1, 0)))
         return whole.replace(microsecond=values.get(2, 0) // 1000)
     except (OverflowError, ValueError):
-        raise _Damaged("a time is out of range") from None
+        raise _DamagedError("a time is out of range") from None
 
 
 def _time(data: bytes, _: int) -> str | None:
@@ -392,7 +392,7 @@ def _embedded(data: bytes, depth: int) -> dict[str, Any] | None:
         return None
     if raw[:4] == _MAGIC:
         if depth > _MOST_DEPTH:
-            raise _Damaged("messages are nested too deep")
+            raise _DamagedError("messages are nested too deep")
         return _envelope(raw, depth + 1)
     return _json_object(raw)
 

@@ -28,8 +28,11 @@ class Conformance:
     causes: list[Cause] = field(default_factory=list)
 
 
-def conform(schema: Schema, document: dict[str, Any]) -> Conformance:
+def conform(schema: Schema, document: dict[str, Any], *, partial: bool = False) -> Conformance:
     """Drop unknown fields and nulls, bring scalars into canonical form, and report what remains wrong; in place.
+
+    With `partial` the document need not be complete (a configuration that is applied): nothing is required of it, and
+    nothing is filled in.
 
     Scalars: quantities as Kubernetes writes them, times in UTC (`Time` with whole seconds, `MicroTime` with six
     digits), base64 without line breaks. Below `status` absent required scalars get their zero value, as they do when a
@@ -37,7 +40,7 @@ def conform(schema: Schema, document: dict[str, Any]) -> Conformance:
     """
     found = Conformance()
     if not conforms(schema, document):
-        _Walk(found).root(schema, document)
+        _Walk(found, partial=partial).root(schema, document)
     return found
 
 
@@ -81,8 +84,9 @@ def _subject(resource: Resource) -> str:
 
 
 class _Walk:
-    def __init__(self, found: Conformance) -> None:
+    def __init__(self, found: Conformance, *, partial: bool) -> None:
         self._found = found
+        self._partial = partial
         self._in_status = False
 
     def root(self, schema: Schema, document: dict[str, Any]) -> None:
@@ -146,7 +150,7 @@ class _Walk:
     def _scalar(self, schema: Schema, value: Any, path: str) -> Any:
         try:
             return scalars.canonical(schema, value)
-        except scalars.WrongType:
+        except scalars.WrongTypeError:
             self._fault(schema, value, path)
         except ValueError as error:
             self._found.causes.append(Cause(path, f"Invalid value: {quoted(value)}: {error}", CauseType.INVALID))
@@ -157,6 +161,8 @@ class _Walk:
         self._found.causes.append(Cause(path, message, CauseType.TYPE_INVALID))
 
     def _required(self, schema: Schema, value: dict[str, Any], path: str) -> None:
+        if self._partial:
+            return
         missing = schema.required - value.keys()
         for key in sorted(missing):
             child = schema.properties[key]

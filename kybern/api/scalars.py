@@ -13,7 +13,7 @@ from kybern.api.schema.node import Schema, SchemaType
 from kybern.clock import rfc3339, rfc3339_micro
 
 
-class WrongType(Exception):
+class WrongTypeError(Exception):
     """A value whose JSON type does not fit the schema."""
 
 
@@ -26,7 +26,7 @@ def canonical(schema: Schema, value: Any) -> Any:
     """The form in which a scalar is stored.
 
     Raises:
-        WrongType: when the JSON type does not fit.
+        WrongTypeError: when the JSON type does not fit.
         ValueError: when the type fits and the value does not; the message says what it must be.
     """
     if schema.quantity:
@@ -40,10 +40,10 @@ def canonical(schema: Schema, value: Any) -> Any:
             return integer(value, schema.format)
         case SchemaType.BOOLEAN:
             if not isinstance(value, bool):
-                raise WrongType
+                raise WrongTypeError
         case SchemaType.NUMBER:
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise WrongType
+                raise WrongTypeError
         case _:
             pass
     return value
@@ -53,29 +53,29 @@ def integer(value: Any, form: str = "") -> int:
     """A whole number; `2.0` is one, as in JSON.
 
     Raises:
-        WrongType: when it is something else.
+        WrongTypeError: when it is something else.
         ValueError: when it does not fit into the format.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise WrongType
-    if value != int(value):
-        raise WrongType
-    value = int(value)
+        raise WrongTypeError
+    whole = int(value)
+    if value != whole:
+        raise WrongTypeError
     bound = _RANGES.get(form)
-    if bound is not None and not -bound <= value < bound:
+    if bound is not None and not -bound <= whole < bound:
         raise ValueError(f"must be between {-bound} and {bound - 1}, inclusive")
-    return value
+    return whole
 
 
 def _quantity(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise WrongType
+        raise WrongTypeError
     return quantity.canonical(value.strip() if isinstance(value, str) else value)
 
 
 def _string(schema: Schema, value: Any) -> str:
     if not isinstance(value, str):
-        raise WrongType
+        raise WrongTypeError
     if schema.format == "date-time":
         return _moment(value, micro=schema.micro)
     if schema.format == "byte":

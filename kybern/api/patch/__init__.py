@@ -9,8 +9,8 @@ from typing import Any
 
 from kybern.api.errors import bad_request
 from kybern.api.metadata import copy_json
-from kybern.api.patch.operations import apply_operations
 from kybern.api.patch.merge import merge
+from kybern.api.patch.operations import apply_operations
 from kybern.api.patch.strategic import merge_strategically
 from kybern.api.schema import Schema
 from kybern.client.interface import PatchType

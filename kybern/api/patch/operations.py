@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import jsonpatch
-import jsonpointer
 import msgspec
 
 from kybern.api.errors import Reason, StatusError, bad_request, too_large
@@ -32,13 +31,13 @@ def apply_operations(document: dict[str, Any], patch: Any) -> dict[str, Any]:
     for index, operation in enumerate(patch):
         try:
             if isinstance(operation, dict) and operation.get("op") == "copy":
-                copied += len(msgspec.json.encode(jsonpointer.resolve_pointer(result, operation["from"])))
+                copied += len(msgspec.json.encode(jsonpatch.JsonPointer(operation["from"]).resolve(result)))
                 if copied > _MOST_COPIED:
                     raise too_large(f"the copy operations of the patch add up to more than {_MOST_COPIED} bytes")
             result = jsonpatch.JsonPatch([operation]).apply(result, in_place=True)
         except (jsonpatch.InvalidJsonPatch, KeyError, TypeError) as error:
             raise bad_request(f"operation {index} of the JSON patch is not valid: {error}") from None
-        except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:
+        except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:
             raise _refused(f"operation {index} of the JSON patch ({_name(operation)}): {error}") from None
     if not isinstance(result, dict):
         raise _refused("the JSON patch leaves no object")

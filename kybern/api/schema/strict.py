@@ -42,7 +42,7 @@ _types: dict[int, tuple[Schema, Any]] = {}
 _building: set[int] = set()
 
 
-class _Recursive(Exception):
+class _RecursiveError(Exception):
     """A definition that contains itself; msgspec's types cannot be made for it at run time."""
 
 
@@ -65,7 +65,7 @@ def strict_type(schema: Schema) -> Any:
         return known[1]
     try:
         made = _type(schema)
-    except _Recursive:
+    except _RecursiveError:
         made = None
     _types[id(schema.properties)] = (schema, made)
     return made
@@ -95,7 +95,7 @@ def _object(schema: Schema) -> Any:
     if known is not None and known[1] is not None:
         return known[1]
     if identity in _building:
-        raise _Recursive
+        raise _RecursiveError
     _building.add(identity)
     try:
         made = _struct(schema)

@@ -55,9 +55,7 @@ def event(document: Mapping[str, Any], out: Causes) -> None:
     namespace_of_event = (document.get("metadata") or {}).get("namespace") or ""
     about = (document.get("involvedObject") or {}).get("namespace") or ""
     path = "involvedObject.namespace"
-    if about and about != namespace_of_event:
-        out.append(invalid(path, about, "does not match event.namespace"))
-    elif not about and namespace_of_event not in ("default", "kube-system"):
+    if (about and about != namespace_of_event) or (not about and namespace_of_event not in ("default", "kube-system")):
         out.append(invalid(path, about, "does not match event.namespace"))
     for field in ("reason", "reportingComponent"):
         if len(document.get(field) or "") > 1024:

@@ -77,9 +77,8 @@ def _secret_type(document: Mapping[str, Any], data: Mapping[str, str], out: Caus
         annotations = (document.get("metadata") or {}).get("annotations") or {}
         if not annotations.get(_ACCOUNT_NAME):
             out.append(required(f"metadata.annotations[{_ACCOUNT_NAME}]"))
-    elif kind == "kubernetes.io/basic-auth":
-        if "username" not in data and "password" not in data:
-            out += [required("data[username]"), required("data[password]")]
+    elif kind == "kubernetes.io/basic-auth" and "username" not in data and "password" not in data:
+        out += [required("data[username]"), required("data[password]")]
     for key in _TYPE_KEYS.get(kind, ()):
         if key not in data:
             out.append(required(f"data[{key}]"))

@@ -38,8 +38,8 @@ def validate(resource: Resource, metadata: Mapping[str, Any], out: Causes) -> No
     elif metadata.get("namespace"):
         out.append(forbidden("metadata.namespace", "not allowed on this type"))
     non_negative("metadata.generation", metadata.get("generation"), out)
-    labels(metadata.get("labels"), "metadata.labels", out)
-    annotations(metadata.get("annotations"), "metadata.annotations", out)
+    validate_labels(metadata.get("labels"), "metadata.labels", out)
+    validate_annotations(metadata.get("annotations"), "metadata.annotations", out)
     if "ownerReferences" in metadata:
         _owners(metadata["ownerReferences"], out)
     if "finalizers" in metadata:
@@ -59,7 +59,7 @@ def _names(resource: Resource, rule: NameRule, metadata: Mapping[str, Any], out:
         out += [invalid("metadata.name", name, w) for w in wrong]
 
 
-def labels(values: Mapping[str, str] | None, path: str, out: Causes) -> None:
+def validate_labels(values: Mapping[str, str] | None, path: str, out: Causes) -> None:
     """Complain about labels whose key or value breaks a rule."""
     for key, value in (values or {}).items():
         if wrong := names.qualified(key):
@@ -68,7 +68,7 @@ def labels(values: Mapping[str, str] | None, path: str, out: Causes) -> None:
             out += [invalid(path, value, w) for w in wrong]
 
 
-def annotations(values: Mapping[str, str] | None, path: str, out: Causes) -> None:
+def validate_annotations(values: Mapping[str, str] | None, path: str, out: Causes) -> None:
     """Complain about annotations whose key breaks a rule, or that are too large."""
     if not values:
         return

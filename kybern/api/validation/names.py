@@ -105,9 +105,8 @@ def qualified(value: str) -> tuple[str, ...]:
     """A qualified name, `name` or `example.com/name`: label keys, annotation keys, finalizers, conditions."""
     prefix, slash, name = value.rpartition("/")
     if value.count("/") > 1:
-        return (
-            f"a qualified name {_QUALIFIED_RULE} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
-        )
+        with_prefix = "with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+        return (f"a qualified name {_QUALIFIED_RULE} {with_prefix}",)
     wrong = []
     if slash:
         wrong += ["prefix part must be non-empty"] if not prefix else [f"prefix part {m}" for m in subdomain(prefix)]

@@ -168,8 +168,8 @@ def service_update(new: Mapping[str, Any], old: Mapping[str, Any], out: Causes) 
     spec, before = new.get("spec") or {}, old.get("spec") or {}
     if "ExternalName" in (spec.get("type"), before.get("type")):
         return
-    then = before.get("clusterIPs") or ()
-    now = spec.get("clusterIPs") or ()
+    then: Sequence[str] = before.get("clusterIPs") or ()
+    now: Sequence[str] = spec.get("clusterIPs") or ()
     if before.get("clusterIP") and spec.get("clusterIP") != before["clusterIP"]:
         out.append(invalid("spec.clusterIPs[0]", now, "may not change once set"))
     elif len(then) > 1 and len(now) > 1 and now[1] != then[1]:
@@ -177,6 +177,7 @@ def service_update(new: Mapping[str, Any], old: Mapping[str, Any], out: Causes) 
     families, known = spec.get("ipFamilies") or (), before.get("ipFamilies") or ()
     if families and known and families[0] != known[0]:
         out.append(invalid("spec.ipFamilies[0]", families, "may not change once set"))
-    if before.get("loadBalancerClass") and spec.get("type") == "LoadBalancer" == before.get("type"):
-        if spec.get("loadBalancerClass") != before["loadBalancerClass"]:
-            out.append(invalid("spec.loadBalancerClass", spec.get("loadBalancerClass"), IMMUTABLE))
+    balanced = spec.get("type") == before.get("type") == "LoadBalancer"
+    then_class, now_class = before.get("loadBalancerClass"), spec.get("loadBalancerClass")
+    if balanced and then_class and now_class != then_class:
+        out.append(invalid("spec.loadBalancerClass", now_class, IMMUTABLE))

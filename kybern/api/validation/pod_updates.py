@@ -67,7 +67,7 @@ def _deadline(changed: dict[str, Any], before: Mapping[str, Any], out: Causes) -
     if then is not None and now is None:
         out.append(invalid("spec.activeDeadlineSeconds", now, "must not update from a positive integer to nil value"))
     elif then is not None and now is not None and now > then:
-        out.append(invalid("spec.activeDeadlineSeconds", now, f"must be less than or equal to previous value"))
+        out.append(invalid("spec.activeDeadlineSeconds", now, "must be less than or equal to previous value"))
     _same(changed, before, "activeDeadlineSeconds")
 
 

@@ -42,8 +42,8 @@ def new_pod(document: Mapping[str, Any], out: Causes) -> None:
 def validate_template(template: Mapping[str, Any], path: str, out: Causes) -> None:
     """Complain about a pod template."""
     given = template.get("metadata") or {}
-    metadata.labels(given.get("labels"), f"{path}.metadata.labels", out)
-    metadata.annotations(given.get("annotations"), f"{path}.metadata.annotations", out)
+    metadata.validate_labels(given.get("labels"), f"{path}.metadata.labels", out)
+    metadata.validate_annotations(given.get("annotations"), f"{path}.metadata.annotations", out)
     spec = template.get("spec") or {}
     validate_spec(spec, f"{path}.spec", out)
     if spec.get("ephemeralContainers"):

@@ -131,7 +131,8 @@ def _node_term(term: Mapping[str, Any], path: str, out: Causes) -> None:
 
 
 def _node_requirement(requirement: Mapping[str, Any], path: str, out: Causes) -> None:
-    operator, values = requirement.get("operator"), requirement.get("values") or ()
+    operator = requirement.get("operator")
+    values: Sequence[str] = requirement.get("values") or ()
     if operator in ("In", "NotIn"):
         if not values:
             out.append(required(f"{path}.values", "must be specified when `operator` is 'In' or 'NotIn'"))

@@ -97,12 +97,12 @@ def run_virtual(main: Coroutine[Any, Any, T]) -> T:
 
 def rfc3339(moment: datetime) -> str:
     """A Kubernetes `Time`: UTC with whole seconds, as in `2026-11-20T10:00:00Z`."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def rfc3339_micro(moment: datetime) -> str:
     """A Kubernetes `MicroTime`, as in `2026-11-20T10:00:00.000000Z`."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def seconds_until(moment: datetime, clock: Clock) -> float:

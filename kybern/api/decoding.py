@@ -51,18 +51,14 @@ def decode_yaml(body: bytes) -> tuple[dict[str, Any], list[str]]:
     """
     if body[:1] == b"{":
         return decode_json(body)
-    duplicates: list[str] = []
-    loader = _Loader(body)
-    loader.duplicates = duplicates
     try:
+        loader = _Loader(body)
         document = loader.get_single_data()
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise bad_request(f"the body of the request is not valid YAML: {error}") from None
-    finally:
-        loader.dispose()
     if not isinstance(document, dict):
         raise bad_request(f"the body of the request must be a YAML mapping, not {_json_type(document)}")
-    return document, duplicates
+    return document, loader.duplicates
 
 
 def _json_type(value: Any) -> str:

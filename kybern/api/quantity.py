@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, Context, Decimal
 from functools import lru_cache
 
 _SUFFIXES: dict[str, Decimal] = {
@@ -14,12 +14,19 @@ _SUFFIXES: dict[str, Decimal] = {
     "Ei": Decimal(2**60),
 }  # fmt: skip
 
-_FORM = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([eE][+-]?\d+)|(Ki|Mi|Gi|Ti|Pi|Ei|[numkMGTPE]?))")
+_FORM = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([eE][+-]?\d+)|(Ki|Mi|Gi|Ti|Pi|Ei|[numkMGTPE]?))", re.ASCII)
+
+
+# What a quantity holds at most; Kubernetes cuts larger ones down to it.
+_LARGEST = Decimal(2**63 - 1)
+# The precision of arithmetic: enough for the largest number in the smallest unit.
+_EXACT = Context(prec=40)
+_NANO = Decimal("1e-9")
 
 
 @lru_cache(maxsize=4096)
 def parse(text: str) -> Decimal:
-    """The number that a quantity stands for.
+    """The number that a quantity stands for; beyond 2^63 - 1 it is that.
 
     Raises:
         ValueError: when the text is not a quantity.
@@ -28,7 +35,17 @@ def parse(text: str) -> Decimal:
     if match is None:
         raise ValueError("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")
     number, exponent, suffix = match.groups()
-    return Decimal(number + exponent) if exponent else Decimal(number) * _SUFFIXES[suffix or ""]
+    try:
+        value = Decimal(number + exponent) if exponent else _EXACT.multiply(Decimal(number), _SUFFIXES[suffix or ""])
+    except ArithmeticError:
+        raise ValueError("the exponent of the quantity is out of range") from None
+    # Compared by exponents first, so that 1e999999999 costs nothing.
+    size = value.copy_abs()
+    if size > _LARGEST:
+        return _LARGEST if value > 0 else -_LARGEST
+    if 0 < size < _NANO:
+        return _NANO if value > 0 else -_NANO
+    return value
 
 
 def of(value: str | int | float | None) -> Decimal:
@@ -70,11 +87,15 @@ def canonical(text: str | int | float) -> str:
     value = parse(written)
     if value == 0:
         return "0"
-    binary = written.rstrip().endswith("i")
-    sign, value = ("-", -value) if value < 0 else ("", value)
-    if binary and value >= 1024 and value == value.to_integral_value():
+    sign, value = ("-", value.copy_negate()) if value < 0 else ("", value)
+    if written.endswith("i") and value >= 1024 and value == value.to_integral_value():
         return sign + _binary(int(value))
-    return sign + _decimal(value)
+    return sign + _decimal(value, _EXPONENTS if _written_with_exponent(text) else _DECIMALS)
+
+
+def _written_with_exponent(text: str | int | float) -> bool:
+    # A JSON number has no family of suffixes: 1e3 is 1k.
+    return isinstance(text, str) and ("e" in text or ("E" in text and text[-1].isdigit()))
 
 
 def _binary(value: int) -> str:
@@ -85,20 +106,13 @@ def _binary(value: int) -> str:
     return str(value)
 
 
-def _decimal(value: Decimal) -> str:
+# Suffixes by the power of ten in nanos, the largest first.
+_DECIMALS = (("E", 27), ("P", 24), ("T", 21), ("G", 18), ("M", 15), ("k", 12), ("", 9), ("m", 6), ("u", 3), ("n", 0))
+_EXPONENTS = tuple((f"e{power - 9}" if power != 9 else "", power) for _, power in _DECIMALS)
+
+
+def _decimal(value: Decimal, suffixes: tuple[tuple[str, int], ...]) -> str:
     # Nano is the smallest unit that Kubernetes keeps; anything below is rounded up.
-    nanos = int((value * 10**9).to_integral_value(ROUND_CEILING))
-    for suffix, power in (
-        ("E", 27),
-        ("P", 24),
-        ("T", 21),
-        ("G", 18),
-        ("M", 15),
-        ("k", 12),
-        ("", 9),
-        ("m", 6),
-        ("u", 3),
-    ):
-        if nanos % 10**power == 0:
-            return f"{nanos // 10**power}{suffix}"
-    return f"{nanos}n"
+    nanos = int(_EXACT.multiply(value, Decimal(10**9)).to_integral_value(ROUND_CEILING))
+    suffix, power = next((s, p) for s, p in suffixes if nanos % 10**p == 0)
+    return f"{nanos // 10**power}{suffix}"

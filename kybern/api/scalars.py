@@ -19,7 +19,7 @@ class WrongTypeError(Exception):
 
 _RANGES = {"int32": 2**31, "int64": 2**63}
 # RFC 3339, whose separators Python's parser is too liberal with.
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
 def canonical(schema: Schema, value: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 from kybern.api.schema import Schema, SchemaType
 
-_DECIMAL = re.compile(r"-?\d{1,19}")
+_DECIMAL = re.compile(r"-?[0-9]{1,19}")
 
 
 def restore_numbers(schema: Schema, document: dict[str, Any]) -> None:

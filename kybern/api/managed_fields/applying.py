@@ -96,7 +96,8 @@ def _merged(
     """The live object with the configuration merged in, and without what the manager does not apply any more."""
     result: dict[str, Any] = merging.merge(schema, live, applied)
     if last is not None:
-        owned = fields
+        # The object is named in metadata, which therefore stays.
+        owned = sets.union(fields, {"f:metadata": {"f:name": {}}})
         for entry in others:
             owned = sets.union(owned, entry.get("fieldsV1") or {})
         merging.remove(schema, result, last.get("fieldsV1") or {}, owned)

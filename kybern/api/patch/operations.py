@@ -29,23 +29,32 @@ def apply_operations(document: dict[str, Any], patch: Any) -> dict[str, Any]:
     result: Any = document
     copied = 0
     for index, operation in enumerate(patch):
+        where = f"operation {index} of the JSON patch"
         try:
             if isinstance(operation, dict) and operation.get("op") == "copy":
-                copied += len(msgspec.json.encode(jsonpatch.JsonPointer(operation["from"]).resolve(result)))
+                copied += _size(result, operation)
                 if copied > _MOST_COPIED:
                     raise too_large(f"the copy operations of the patch add up to more than {_MOST_COPIED} bytes")
             result = jsonpatch.JsonPatch([operation]).apply(result, in_place=True)
-        except (jsonpatch.InvalidJsonPatch, KeyError, TypeError) as error:
-            raise bad_request(f"operation {index} of the JSON patch is not valid: {error}") from None
-        except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as error:
-            raise _refused(f"operation {index} of the JSON patch ({_name(operation)}): {error}") from None
+        # The library's own texts show whole documents, so ours take their place.
+        except jsonpatch.JsonPatchTestFailed:
+            raise _refused(f"{where}: testing path {operation['path']} failed: it has another value") from None
+        except (jsonpatch.JsonPatchConflict, jsonpatch.JsonPointerException):
+            raise _refused(f"{where}: {operation['op']} {_paths(operation)}: no such place in the object") from None
+        except (jsonpatch.InvalidJsonPatch, KeyError, TypeError, AttributeError, ValueError):
+            raise bad_request(f"{where} is not valid: it must be an object with op, path and what the op needs") from None
     if not isinstance(result, dict):
         raise _refused("the JSON patch leaves no object")
     return result
 
 
-def _name(operation: Any) -> str:
-    return f"{operation.get('op')} {operation.get('path')}"
+def _size(document: Any, operation: dict[str, Any]) -> int:
+    """Bytes that a copy operation copies."""
+    return len(msgspec.json.encode(jsonpatch.JsonPointer(operation["from"]).resolve(document)))
+
+
+def _paths(operation: dict[str, Any]) -> str:
+    return " to ".join(str(operation[k]) for k in ("from", "path") if k in operation)
 
 
 def _refused(reason: str) -> StatusError:

@@ -6,14 +6,16 @@ The file has 1.8 MB, most of it documentation. It is kept as bytes; a definition
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 # The Kubernetes version whose API is served, and the variant whose references stay inside the one file.
 VERSION = "1.37.0"
-_FILE = f"kubernetes-json-schema/v{VERSION}-local/_definitions.json"
+_FOLDER = "kubernetes-json-schema"
+_FILE = f"v{VERSION}-local/_definitions.json"
 
 
 class _File(msgspec.Struct):
@@ -32,7 +34,11 @@ class _Kinds(msgspec.Struct):
 
 @cache
 def _all() -> dict[str, msgspec.Raw]:
-    data = files("kubernetes_validate").joinpath(_FILE).read_bytes()
+    # Found without an import: the package itself needs 4 MB of libraries that nothing here uses.
+    package = find_spec("kubernetes_validate")
+    if package is None or package.origin is None:
+        raise LookupError("the package kubernetes-validate is not installed")
+    data = Path(package.origin).with_name(_FOLDER).joinpath(_FILE).read_bytes()
     return msgspec.json.decode(data, type=_File).definitions
 
 

@@ -26,7 +26,7 @@ class ListType(StrEnum):
     MAP = "map"
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Schema:
     """What is known of a value. Nodes are shared between kinds and must not be changed once they are loaded.
 
@@ -61,6 +61,9 @@ class Schema:
     description: str = ""
     # Name of the definition that the node stands for; empty for anonymous nodes.
     definition: str = ""
+
+    def __repr__(self) -> str:
+        return f"<Schema {self.definition or self.type}>"
 
     @property
     def scalar(self) -> bool:

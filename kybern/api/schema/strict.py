@@ -16,8 +16,12 @@ from kybern.api.schema.node import Schema, SchemaType
 
 _DAY = r"(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)|02-(?:0[1-9]|1\d|2[0-8]))"
 _MOMENT = rf"(?!0000)\d{{4}}-{_DAY}T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d"
-# Canonical quantities, as far as an expression can tell: whole numbers that the next suffix could not shorten.
-_QUANTITY = r"^(?:0|[1-9]\d{0,2}(?:[numkMGTPE]|[KMGTPE]i)?|(?!\d*000(?!\d))[1-9]\d{3,17}[numkMGTP]?)\Z"
+# Canonical quantities, as far as an expression can tell: whole numbers that the next suffix could not shorten, and that
+# are not too large.
+_LONG = r"(?!\d*000(?!\d))[1-9]\d{3"
+_QUANTITY = (
+    rf"(?a)^(?:0|[1-9]\d{{0,2}}(?:[numkMGTP]|[KMGTP]i)?|[1-7]Ei|[1-9]E|{_LONG},17}}[num]?|{_LONG},5}}[kM])\Z"
+)
 
 _SCALARS: Mapping[SchemaType, Any] = {
     SchemaType.STRING: str,
@@ -32,9 +36,9 @@ _FORMATS: Mapping[tuple[SchemaType, str], Any] = {
     (SchemaType.INTEGER, "int32"): _INT32,
     (SchemaType.INTEGER, "int64"): _INT64,
     (SchemaType.STRING, "byte"): bytes,
-    (SchemaType.STRING, "date-time"): Annotated[str, msgspec.Meta(pattern=rf"^{_MOMENT}Z\Z")],
+    (SchemaType.STRING, "date-time"): Annotated[str, msgspec.Meta(pattern=rf"(?a)^{_MOMENT}Z\Z")],
 }
-_MICRO_TIME = Annotated[str, msgspec.Meta(pattern=rf"^{_MOMENT}\.\d{{6}}Z\Z")]
+_MICRO_TIME = Annotated[str, msgspec.Meta(pattern=rf"(?a)^{_MOMENT}\.\d{{6}}Z\Z")]
 _QUANTITY_TYPE = Annotated[str, msgspec.Meta(pattern=_QUANTITY)]
 
 # By the dict of properties, which copies of a node share. The schema is kept so that no id is used twice.

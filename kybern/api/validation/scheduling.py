@@ -143,7 +143,7 @@ def _node_requirement(requirement: Mapping[str, Any], path: str, out: Causes) ->
     elif operator in ("Gt", "Lt"):
         if len(values) != 1:
             out.append(required(f"{path}.values", "must be specified single value when `operator` is 'Lt' or 'Gt'"))
-        elif not values[0].lstrip("-").isdigit():
+        elif not (values[0].isascii() and values[0].removeprefix("-").isdigit()):
             out.append(invalid(f"{path}.values", values, "must be an integer when `operator` is 'Lt' or 'Gt'"))
     else:
         out.append(not_supported(f"{path}.operator", operator, _NODE_OPERATORS))

@@ -166,19 +166,11 @@ class _Walk:
         missing = schema.required - value.keys()
         for key in sorted(missing):
             child = schema.properties[key]
-            if self._in_status or _may_be_absent(schema, key):
+            if self._in_status:
                 if child.type is not SchemaType.OBJECT and child.format != "date-time":
                     value[key] = _zero(child)
             else:
                 self._found.causes.append(Cause(f"{path}.{key}" if path else key, "Required value", CauseType.REQUIRED))
-
-
-# Lists that the definitions require, though Kubernetes takes objects without them as having empty ones.
-_ABSENT_IS_EMPTY = frozenset({("io.k8s.api.discovery.v1.EndpointSlice", "endpoints")})
-
-
-def _may_be_absent(schema: Schema, key: str) -> bool:
-    return (schema.definition, key) in _ABSENT_IS_EMPTY
 
 
 _ZEROS: Mapping[SchemaType, Callable[[], Any]] = {

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from kybern.api import names
+
 
 class Operator(StrEnum):
     """What a requirement asks of a value."""
@@ -77,7 +79,7 @@ def parse_labels(text: str) -> Selector:
     """A selector in Kubernetes' syntax: `a=b,c!=d,e in (f,g),h notin (i),j,!k`.
 
     Raises:
-        ValueError: when the text does not follow the syntax; the message says where.
+        ValueError: when the text does not follow the syntax, or a key or value cannot be one; the message says where.
     """
     return Selector(tuple(_parse_requirements(_tokens(text), text))) if text.strip() else EVERYTHING
 
@@ -135,10 +137,10 @@ def from_expressions(expressions: Sequence[Mapping[str, Any]]) -> list[Requireme
     """
     result = []
     for expression in expressions:
-        operator = _EXPRESSIONS.get(expression["operator"])
+        operator = _EXPRESSIONS.get(expression.get("operator") or "")
         if operator is None:
-            raise ValueError(f"{expression['operator']!r} is not a valid label selector operator")
-        result.append(Requirement(expression["key"], operator, frozenset(expression.get("values") or ())))
+            raise ValueError(f'"{expression.get("operator") or ""}" is not a valid label selector operator')
+        result.append(Requirement(expression.get("key") or "", operator, frozenset(expression.get("values") or ())))
     return result
 
 
@@ -215,11 +217,20 @@ def _is_word(token: str) -> bool:
 
 def _parse_requirements(tokens: list[str], text: str) -> list[Requirement]:
     cursor = _Cursor(tokens, text)
-    result = [_parse_requirement(cursor)]
+    result = [_checked(_parse_requirement(cursor))]
     while cursor.peek():
         cursor.expect(",")
-        result.append(_parse_requirement(cursor))
+        result.append(_checked(_parse_requirement(cursor)))
     return result
+
+
+def _checked(requirement: Requirement) -> Requirement:
+    for wrong in names.qualified(requirement.key):
+        raise ValueError(f'unable to parse requirement: key: Invalid value: "{requirement.key}": {wrong}')
+    for value in sorted(requirement.values):
+        for wrong in names.label_value(value):
+            raise ValueError(f'unable to parse requirement: values: Invalid value: "{value}": {wrong}')
+    return requirement
 
 
 def _parse_requirement(cursor: _Cursor) -> Requirement:
@@ -259,7 +270,7 @@ def _parse_values(cursor: _Cursor) -> frozenset[str]:
 
 def _split_terms(text: str) -> list[str]:
     r"""Split at commas that no backslash escapes."""
-    return [t for t in re.split(r"(?<!\\),", text) if t.strip()]
+    return [t for t in re.findall(r"(?:\\.|[^\\,])+", text, re.DOTALL) if t.strip()]
 
 
 def _unescape(value: str) -> str:

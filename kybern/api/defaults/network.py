@@ -60,6 +60,7 @@ def endpoints(document: dict[str, Any]) -> None:
 
 def endpoint_slice(document: dict[str, Any]) -> None:
     """Defaults of an EndpointSlice."""
+    document.setdefault("endpoints", [])
     for port in document.get("ports") or ():
         port.setdefault("name", "")
         port.setdefault("protocol", "TCP")

@@ -23,7 +23,9 @@ def _service(spec: dict[str, Any], before: Mapping[str, Any]) -> None:
     if kind != "ExternalName" and old_kind != "ExternalName":
         _keep_addresses(spec, before)
     elif kind == "ExternalName":
-        _drop_if_same(spec, before, ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"))
+        _drop_if_same(
+            spec, before, ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy")
+        )
     if old_kind in _WITH_NODE_PORTS:
         if kind in _WITH_NODE_PORTS:
             _keep_node_ports(spec, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,15 +70,28 @@ def _merge_lists(schema: Schema, live: list[Any], applied: list[Any]) -> list[An
         return list(copy_json(applied))
     present = dict(zip(live_keys, live, strict=True))
     wanted = dict(zip(applied_keys, applied, strict=True))
+    left = deque((place, key) for place, key in enumerate(live_keys) if key not in wanted)
+    bounds = _bounds({key: place for place, key in enumerate(live_keys)}, applied_keys)
     result: list[Any] = []
-    left = [key for key in live_keys if key not in wanted]
-    place = {key: index for index, key in enumerate(live_keys)}
-    for key, item in wanted.items():
+    for (key, item), bound in zip(wanted.items(), bounds, strict=True):
         # Items of others stay in front of what they were in front of.
-        while left and key in place and place[left[0]] < place[key]:
-            result.append(copy_json(present[left.pop(0)]))
+        while left and left[0][0] < bound:
+            result.append(copy_json(present[left.popleft()[1]]))
         result.append(merge(schema.items, present[key], item) if key in present else copy_json(item))
-    return result + [copy_json(present[key]) for key in left]
+    return result + [copy_json(present[key]) for _, key in left]
+
+
+def _bounds(places: Mapping[ItemKey, int], applied: Sequence[ItemKey]) -> list[int]:
+    """Per applied item, the place in the live list that it stands at: its own, or that of the next one that has one.
+
+    New items at the end stand behind everything.
+    """
+    bound = len(places)
+    result = []
+    for key in reversed(applied):
+        bound = places.get(key, bound)
+        result.append(bound)
+    return result[::-1]
 
 
 def remove(schema: Schema | None, value: Any, fields: Fields, owned: Fields) -> Any:

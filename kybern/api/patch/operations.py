@@ -42,7 +42,9 @@ def apply_operations(document: dict[str, Any], patch: Any) -> dict[str, Any]:
         except (jsonpatch.JsonPatchConflict, jsonpatch.JsonPointerException):
             raise _refused(f"{where}: {operation['op']} {_paths(operation)}: no such place in the object") from None
         except (jsonpatch.InvalidJsonPatch, KeyError, TypeError, AttributeError, ValueError):
-            raise bad_request(f"{where} is not valid: it must be an object with op, path and what the op needs") from None
+            raise bad_request(
+                f"{where} is not valid: it must be an object with op, path and what the op needs"
+            ) from None
     if not isinstance(result, dict):
         raise _refused("the JSON patch leaves no object")
     return result

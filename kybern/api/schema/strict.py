@@ -19,9 +19,7 @@ _MOMENT = rf"(?!0000)\d{{4}}-{_DAY}T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d"
 # Canonical quantities, as far as an expression can tell: whole numbers that the next suffix could not shorten, and that
 # are not too large.
 _LONG = r"(?!\d*000(?!\d))[1-9]\d{3"
-_QUANTITY = (
-    rf"(?a)^(?:0|[1-9]\d{{0,2}}(?:[numkMGTP]|[KMGTP]i)?|[1-7]Ei|[1-9]E|{_LONG},17}}[num]?|{_LONG},5}}[kM])\Z"
-)
+_QUANTITY = rf"(?a)^(?:0|[1-9]\d{{0,2}}(?:[numkMGTP]|[KMGTP]i)?|[1-7]Ei|[1-9]E|{_LONG},17}}[num]?|{_LONG},5}}[kM])\Z"
 
 _SCALARS: Mapping[SchemaType, Any] = {
     SchemaType.STRING: str,

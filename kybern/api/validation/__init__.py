@@ -16,7 +16,6 @@ from kybern.api.validation import (
     config,
     endpoints,
     metadata,
-    names,
     network,
     pod_updates,
     pods,
@@ -25,7 +24,7 @@ from kybern.api.validation import (
 )
 from kybern.api.validation.field import Causes
 
-__all__ = ["names", "validate", "validate_status"]
+__all__ = ["validate", "validate_status"]
 
 Rule = Callable[[Mapping[str, Any], Causes], None]
 UpdateRule = Callable[[Mapping[str, Any], Mapping[str, Any], Causes], None]

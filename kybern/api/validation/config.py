@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from kybern.api.validation import names
+from kybern.api import names
 from kybern.api.validation.field import IMMUTABLE, Causes, forbidden, invalid, required, too_long
 
 # Bytes of all values together: what fits a transaction of the store.

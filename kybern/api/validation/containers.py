@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from kybern.api import quantity
-from kybern.api.validation import names, probes
+from kybern.api import names, quantity
+from kybern.api.validation import probes
 from kybern.api.validation.field import (
     Causes,
     duplicate,
@@ -219,9 +219,8 @@ def _variables_from(source: Mapping[str, Any], path: str, out: Causes) -> None:
 def validate_resources(resources: Mapping[str, Any], path: str, out: Causes) -> None:
     """Complain about requests and limits that are not resources, below zero, or at odds with each other."""
     limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
-    for field, values in (("limits", limits), ("requests", requests)):
-        for name, value in values.items():
-            _resource(name, value, f"{path}.{field}", out)
+    validate_amounts(limits, f"{path}.limits", out)
+    validate_amounts(requests, f"{path}.requests", out)
     for name, value in requests.items():
         limit = limits.get(name)
         if limit is None or limit == value:
@@ -236,8 +235,13 @@ def validate_resources(resources: Mapping[str, Any], path: str, out: Causes) -> 
             out.append(invalid(f"{path}.requests", str(value), f"must be equal to {name} limit of {limit}"))
 
 
-def _resource(name: str, value: Any, path: str, out: Causes) -> None:
-    at = f"{path}[{name}]"
+def validate_amounts(amounts: Mapping[str, Any], path: str, out: Causes) -> None:
+    """Complain about amounts of what is no resource, or of less than nothing."""
+    for name, value in amounts.items():
+        _amount(name, value, f"{path}[{name}]", out)
+
+
+def _amount(name: str, value: Any, at: str, out: Causes) -> None:
     if name not in _RESOURCES and not name.startswith("hugepages-"):
         out += [invalid(at, name, w) for w in names.qualified(name)]
         if "/" not in name:

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kybern.api.validation import names
+from kybern.api import names
 from kybern.api.validation.containers import PROTOCOLS
 from kybern.api.validation.field import (
     IMMUTABLE,

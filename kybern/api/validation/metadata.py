@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from kybern.api import names
 from kybern.api.resources import Resource
-from kybern.api.validation import names
 from kybern.api.validation.field import IMMUTABLE, Causes, forbidden, invalid, non_negative, required, show, too_long
 
 # Bytes of all annotations of an object together.

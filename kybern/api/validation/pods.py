@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kybern.api.validation import containers, metadata, names, scheduling, volumes
+from kybern.api import names
+from kybern.api.validation import containers, metadata, scheduling, volumes
 from kybern.api.validation.field import (
     Causes,
     duplicate,
@@ -165,7 +166,7 @@ def _operating_system(spec: Mapping[str, Any], path: str, out: Causes) -> None:
 
 
 def _overhead(spec: Mapping[str, Any], path: str, out: Causes) -> None:
-    containers.validate_resources({"limits": spec["overhead"]}, path, out)
+    containers.validate_amounts(spec["overhead"], path, out)
 
 
 _RARE: Mapping[str, Callable[[Mapping[str, Any], str, Causes], None]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kybern.api.validation import names
+from kybern.api import names
 from kybern.api.validation.field import Causes, forbidden, in_range, invalid, non_negative, one_of, required
 
 _SCHEMES = frozenset({"HTTP", "HTTPS"})

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kybern.api.validation import names, selectors
+from kybern.api import names
+from kybern.api.validation import selectors
 from kybern.api.validation.field import (
     Causes,
     duplicate,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kybern.api.validation import names
+from kybern.api import names
 from kybern.api.validation.field import Causes, duplicate, forbidden, invalid, non_negative, one_of
 
 _PHASES = frozenset({"Pending", "Running", "Succeeded", "Failed", "Unknown"})
@@ -53,7 +53,7 @@ def workload(new: Mapping[str, Any], old: Mapping[str, Any], out: Causes) -> Non
     status = new.get("status") or {}
     for field in _COUNTS:
         non_negative(f"status.{field}", status.get(field), out)
-    replicas = status.get("replicas") or 0
+    replicas = max(status.get("replicas") or 0, 0)
     for field in ("updatedReplicas", "readyReplicas", "availableReplicas", "fullyLabeledReplicas"):
         if (status.get(field) or 0) > replicas:
             out.append(invalid(f"status.{field}", status[field], "cannot be greater than status.replicas"))

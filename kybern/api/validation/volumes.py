@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kybern.api import quantity
-from kybern.api.validation import names
+from kybern.api import names, quantity
 from kybern.api.validation.containers import relative_path, validate_field_reference, validate_source
 from kybern.api.validation.field import (
     Causes,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kybern.api import names
 from kybern.api import selectors as matching
-from kybern.api.validation import names, pods, selectors
+from kybern.api.validation import pods, selectors
 from kybern.api.validation.field import (
     IMMUTABLE,
     Causes,

@@ -155,11 +155,11 @@ def _paths(resource: Resource, roots: set[str]) -> Json:
     collection = f"{scope}/{resource.plural}"
     named = f"{collection}/{{name}}"
     result: Json = {
-        collection: _operations(_COLLECTION, resource.verbs, kind, own, listed),
-        named: _operations(_OBJECT, resource.verbs, kind, own, own),
+        collection: _operations(_COLLECTION, resource.verbs, kind, own, {"list": listed, **_GONE}),
+        named: _operations(_OBJECT, resource.verbs, kind, own, {} if resource.delete_returns_object else _GONE),
     }
     if resource.namespaced:
-        result[f"{prefix}/{resource.plural}"] = _operations(_EVERYWHERE, resource.verbs, kind, own, listed)
+        result[f"{prefix}/{resource.plural}"] = _operations(_EVERYWHERE, resource.verbs, kind, own, {"list": listed})
         result[collection]["parameters"] = [_NAMESPACE]
     result[named]["parameters"] = [_NAME, _NAMESPACE] if resource.namespaced else [_NAME]
     for subresource in resource.subresources:
@@ -188,7 +188,7 @@ def _subresource_path(resource: Resource, subresource: Subresource, roots: set[s
         # Streams (exec, log) have no bodies.
         return {}
     roots.add(name)
-    return _operations(_SUBRESOURCE, subresource.verbs, kind, name, name)
+    return _operations(_SUBRESOURCE, subresource.verbs, kind, name, {})
 
 
 class _Kind(tuple[str, str, str]):
@@ -215,9 +215,20 @@ _OBJECT: tuple[_Operation, ...] = (
 _SUBRESOURCE: tuple[_Operation, ...] = (("create", "post", "post"), *_OBJECT)
 
 
-def _operations(wanted: tuple[_Operation, ...], verbs: Iterable[str], kind: _Kind, body: str, answer: str) -> Json:
+# What deletions answer with, unless they answer with the object.
+_GONE: Mapping[str, str] = {"delete": _META + "Status", "deletecollection": _META + "Status"}
+
+
+def _operations(
+    wanted: tuple[_Operation, ...], verbs: Iterable[str], kind: _Kind, body: str, answers: Mapping[str, str]
+) -> Json:
+    """The operations of a path by method. `answers` names the definitions of other answers, by action."""
     served = set(verbs)
-    return {method: _operation(action, kind, body, answer) for verb, method, action in wanted if verb in served}
+    return {
+        method: _operation(action, kind, body, answers.get(action, body))
+        for verb, method, action in wanted
+        if verb in served
+    }
 
 
 def _operation(action: str, kind: _Kind, body: str, answer: str) -> Json:

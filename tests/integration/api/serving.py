@@ -1,4 +1,4 @@
-"""A small API server without store, admission or watches: just enough for kubectl to talk to, out of the API machinery."""
+"""A small API server out of the API machinery, without store, admission or watches: just enough for kubectl."""
 
 from __future__ import annotations
 
@@ -178,8 +178,9 @@ class SmallServer:
         return 200, old, []
 
     def _read(self, resource: Resource, request: web.Request, body: bytes) -> tuple[Document, list[str]]:
+        duplicates: list[str] = []
         if request.content_type == MEDIA_TYPE:
-            document, duplicates = decode_protobuf(body), []
+            document = decode_protobuf(body)
         else:
             document, duplicates = decoding.decode_json(body)
         return document, _complaints(resource, request, load(resource), document, duplicates)

@@ -57,7 +57,7 @@ def classes() -> dict[str, type[message.Message]]:
         for field_name, field in protobuf.fields_of(name).items():
             add_field(target, field_name, field)
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)  # type: ignore[no-untyped-call]
+    pool.Add(file)
     return {
         name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"t.{flat(name)}"))
         for name in protobuf.messages()

@@ -50,7 +50,7 @@ def test_special_forms() -> None:
 def test_lists_and_merge_keys() -> None:
     ports = at(PODS, "spec.containers.[].ports")
     assert (ports.list_type, ports.list_map_keys) == (ListType.MAP, ("containerPort", "protocol"))
-    assert (ports.patch_merge_key, ports.patch_strategy) == ("containerPort", {"merge"})
+    assert (ports.patch_merge_key, ports.patch_strategy) == ("containerPort", frozenset({"merge"}))
     assert at(PODS, "metadata.finalizers").list_type is ListType.SET
     assert at(PODS, "spec.containers.[].command").list_type is ListType.ATOMIC
     assert at(PODS, "spec.volumes").patch_strategy == {"merge", "retainKeys"}

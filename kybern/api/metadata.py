@@ -36,6 +36,7 @@ _SERVER_OWNED = (
 )
 
 _encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder()
 _METADATA = b'"metadata":{'
 
 
@@ -222,12 +223,8 @@ def _desired(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def copy_json(value: Any) -> Any:
-    """A deep copy of JSON data; many times as fast as `copy.deepcopy`."""
-    if isinstance(value, dict):
-        return {k: copy_json(v) if isinstance(v, dict | list) else v for k, v in value.items()}
-    if isinstance(value, list):
-        return [copy_json(v) if isinstance(v, dict | list) else v for v in value]
-    return value
+    """A deep copy of JSON data, by writing and reading it: many times as fast as `copy.deepcopy`."""
+    return _decoder.decode(_encoder.encode(value))
 
 
 def encode(document: Mapping[str, Any]) -> bytes:

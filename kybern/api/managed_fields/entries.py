@@ -54,7 +54,8 @@ def current(live: Mapping[str, Any] | None, new: Mapping[str, Any], subresource:
     """
     sent = (new.get("metadata") or {}).get("managedFields")
     kept = ((live or {}).get("metadata") or {}).get("managedFields") or []
-    if subresource or not sent or sent is kept:
+    # Compared first: most writes bring back what they read.
+    if subresource or not sent or sent == kept:
         return list(kept)
     if sent == [{}]:
         return []

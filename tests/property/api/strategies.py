@@ -6,6 +6,7 @@ import base64
 from datetime import UTC, datetime
 from typing import Any
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from kybern.api.metadata import copy_json
@@ -14,6 +15,13 @@ from kybern.api.schema import ListType, Schema, SchemaType
 WORDS = st.sampled_from(["a", "b", "web", "http", "x-1", "app.kubernetes.io/name", "80", "25%"])
 QUANTITIES = st.sampled_from(["0", "1", "500m", "64Mi", "1Gi", "2k", "1500m", "999n"])
 MOMENTS = st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30), timezones=st.just(UTC))
+
+
+def examples(count: int) -> settings:
+    """Settings of tests whose documents take a while to make, more so on a busy machine."""
+    return settings(max_examples=count, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
 # How deep documents go; deeper objects are left empty where they may be.
 _DEPTH = 5
 

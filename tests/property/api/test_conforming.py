@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kybern.api import quantity, resources, schema
@@ -28,7 +28,7 @@ def walked(kind: schema.Schema, document: dict[str, Any]) -> Conformance:
 
 
 @given(st.data())
-@settings(max_examples=400, deadline=None)
+@strategies.examples(400)
 def test_what_the_fast_check_accepts_the_walk_leaves_alone(data: st.DataObject) -> None:
     kind = KINDS[data.draw(any_kind)]
     document = data.draw(strategies.damaged(kind))
@@ -39,7 +39,7 @@ def test_what_the_fast_check_accepts_the_walk_leaves_alone(data: st.DataObject) 
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@strategies.examples(200)
 def test_documents_in_order_take_the_fast_way(data: st.DataObject) -> None:
     kind = KINDS[data.draw(any_kind)]
     document = data.draw(strategies.documents(kind))
@@ -50,7 +50,7 @@ def test_documents_in_order_take_the_fast_way(data: st.DataObject) -> None:
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@strategies.examples(300)
 def test_a_walked_document_is_in_order_or_its_faults_are_named(data: st.DataObject) -> None:
     kind = KINDS[data.draw(any_kind)]
     document = data.draw(strategies.damaged(kind))
@@ -64,7 +64,7 @@ def test_a_walked_document_is_in_order_or_its_faults_are_named(data: st.DataObje
 
 
 @given(st.from_regex(r"\A[+-]?[0-9]{0,21}(\.[0-9]{0,10})?([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]{1,3})?\Z"))
-@settings(max_examples=500)
+@strategies.examples(500)
 def test_the_fast_check_knows_canonical_quantities(text: str) -> None:
     container = schema.load_definition("io.k8s.api.core.v1.ResourceRequirements")
     if conforms(container, {"limits": {"cpu": text}}):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kybern.api import resources, schema
@@ -27,7 +27,7 @@ def kept(before: Any, after: Any) -> bool:
 
 
 @given(st.data())
-@settings(max_examples=400, deadline=None)
+@strategies.examples(400)
 def test_defaults_are_set_once_and_leave_the_rest_alone(data: st.DataObject) -> None:
     resource = KINDS[data.draw(st.sampled_from(sorted(KINDS)))]
     kind = schema.load(resource)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from kybern.api import resources, schema
@@ -52,7 +52,7 @@ def test_without_known_lists_a_strategic_patch_is_a_merge_patch(
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@strategies.examples(150)
 def test_a_strategic_patch_changes_nothing_the_second_time(data: st.DataObject) -> None:
     document = data.draw(strategies.documents(PODS))
     patch = data.draw(strategies.documents(PODS))
@@ -61,7 +61,7 @@ def test_a_strategic_patch_changes_nothing_the_second_time(data: st.DataObject) 
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@strategies.examples(150)
 def test_a_strategic_patch_with_the_whole_document_brings_it_back(data: st.DataObject) -> None:
     document = data.draw(strategies.documents(DEPLOYMENTS))
     assert apply_patch(DEPLOYMENTS, {}, document, PatchType.STRATEGIC) == document
@@ -108,7 +108,7 @@ def test_lists_of_scalars_are_united_and_thinned(before: list[str], patched: lis
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@strategies.examples(100)
 def test_json_patches_add_and_remove(data: st.DataObject) -> None:
     document = data.draw(strategies.documents(PODS))
     key = data.draw(st.sampled_from(["a", "b/c", "d~e"]))

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from kybern.api import protobuf, resources, schema
@@ -190,7 +190,7 @@ KINDS = [
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@strategies.examples(300)
 def test_what_google_protobuf_writes_is_read(data: st.DataObject) -> None:
     api_version, kind = data.draw(st.sampled_from(KINDS))
     name = protobuf.message_name(api_version, kind)
@@ -201,7 +201,7 @@ def test_what_google_protobuf_writes_is_read(data: st.DataObject) -> None:
 
 
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@strategies.examples(300)
 def test_damaged_bodies_are_refused_or_read_but_never_crash(data: st.DataObject) -> None:
     _, made = data.draw(messages("core.v1.Pod", 4))
     body = bytearray(enveloped("v1", "Pod", made.SerializeToString()))

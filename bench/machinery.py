@@ -141,7 +141,7 @@ def renew(body: bytes, stored: bytes) -> bytes:
     old = msgspec.json.decode(stored)
     new, _ = decode_json(body)
     pruning.conform(schema, new)
-    apply_defaults(resources.LEASES, new, old)
+    apply_defaults(resources.LEASES, new)
     causes = validate(resources.LEASES, new, old)
     assert not causes, causes
     track_update(schema, old, new, manager="node", api_version="v1", subresource="", now=NOW)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kybern.api.defaults import cluster, config, network, pods, workloads
-from kybern.api.defaults.updates import keep_given
 from kybern.api.resources import Resource
 
 __all__ = ["apply_defaults", "apply_kind_defaults"]
@@ -30,14 +29,8 @@ _DEFAULTS: Mapping[tuple[str, str], Callable[[dict[str, Any]], None]] = {
 }
 
 
-def apply_defaults(resource: Resource, document: dict[str, Any], old: Mapping[str, Any] | None = None) -> None:
-    """Set the unset fields of an object that have a default, in place.
-
-    With `old`, the object before a change, what the cluster gave the object stays though the client left it out: the
-    addresses and node ports of a Service, the finalizers of a Namespace.
-    """
-    if old is not None:
-        keep_given(resource.group, resource.kind, document, old)
+def apply_defaults(resource: Resource, document: dict[str, Any]) -> None:
+    """Set the unset fields of an object that have a default, in place."""
     apply_kind_defaults(resource.group, resource.kind, document)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 
 class SchemaType(StrEnum):
@@ -61,6 +62,8 @@ class Schema:
     description: str = ""
     # Name of the definition that the node stands for; empty for anonymous nodes.
     definition: str = ""
+    # What kybern.api.schema.strict has made of the node; None before that.
+    strict: Any = None
 
     def __repr__(self) -> str:
         return f"<Schema {self.definition or self.type}>"

@@ -39,19 +39,19 @@ _FORMATS: Mapping[tuple[SchemaType, str], Any] = {
 _MICRO_TIME = Annotated[str, msgspec.Meta(pattern=rf"(?a)^{_MOMENT}\.\d{{6}}Z\Z")]
 _QUANTITY_TYPE = Annotated[str, msgspec.Meta(pattern=_QUANTITY)]
 
-# By the dict of properties, which copies of a node share. The schema is kept so that no id is used twice.
-_types: dict[int, tuple[Schema, Any]] = {}
-_building: set[int] = set()
+# Types of the published definitions by name; nodes of custom resources keep theirs themselves.
+_named: dict[str, Any] = {}
+_NO_TYPE = object()
 
 
-class _RecursiveError(Exception):
-    """A definition that contains itself; msgspec's types cannot be made for it at run time."""
+class _NoTypeError(Exception):
+    """A schema that msgspec's types cannot express: it contains itself, or mixes known and unknown fields."""
 
 
 def conforms(schema: Schema, document: Any) -> bool:
     """Whether a document surely needs no repair and breaks no rule of the schema. False means: look closer."""
-    expected = strict_type(schema)
-    if expected is None:
+    expected = schema.strict or strict_type(schema)
+    if expected is _NO_TYPE:
         return False
     try:
         msgspec.convert(document, expected)
@@ -60,59 +60,59 @@ def conforms(schema: Schema, document: Any) -> bool:
     return True
 
 
+def has_fast_check(schema: Schema) -> bool:
+    """Whether there is a type for the documents that need no repair."""
+    return strict_type(schema) is not _NO_TYPE
+
+
 def strict_type(schema: Schema) -> Any:
-    """The msgspec type of the documents that need no repair; None when there can be none."""
-    known = _types.get(id(schema.properties))
-    if known is not None:
-        return known[1]
-    try:
-        made = _type(schema)
-    except _RecursiveError:
-        made = None
-    _types[id(schema.properties)] = (schema, made)
-    return made
+    """The msgspec type of the documents that need no repair, or a mark that there can be none."""
+    if schema.strict is None:
+        try:
+            schema.strict = _type(schema, ())
+        except _NoTypeError:
+            schema.strict = _NO_TYPE
+    return schema.strict
 
 
-def _type(schema: Schema) -> Any:
+def _type(schema: Schema, outer: tuple[int, ...]) -> Any:
+    """The type of a value. `outer` are the objects around it, by the dict of their properties, which copies share."""
     if schema.int_or_string:
         return str | _INT32
     if schema.quantity:
         return _QUANTITY_TYPE
     if schema.type is SchemaType.ARRAY:
-        return list[_type(schema.items)] if schema.items else list[Any]  # type: ignore[misc]
+        return list[_type(schema.items, outer)] if schema.items else list[Any]  # type: ignore[misc]
     if schema.type is SchemaType.OBJECT:
-        return _object(schema)
+        return _object(schema, outer)
     if schema.micro:
         return _MICRO_TIME
     return _FORMATS.get((schema.type, schema.format)) or _SCALARS[schema.type]
 
 
-def _object(schema: Schema) -> Any:
+def _object(schema: Schema, outer: tuple[int, ...]) -> Any:
     if schema.preserve_unknown:
+        if schema.properties:
+            raise _NoTypeError
         return dict[str, Any]
     if schema.additional is not None:
-        return dict[str, _type(schema.additional)]  # type: ignore[misc]
-    identity = id(schema.properties)
-    known = _types.get(identity)
-    if known is not None and known[1] is not None:
-        return known[1]
-    if identity in _building:
-        raise _RecursiveError
-    _building.add(identity)
-    try:
-        made = _struct(schema)
-    finally:
-        _building.discard(identity)
-    _types[identity] = (schema, made)
-    return made
+        return dict[str, _type(schema.additional, outer)]  # type: ignore[misc]
+    known = _named.get(schema.definition)
+    if known is None:
+        if id(schema.properties) in outer:
+            raise _NoTypeError
+        known = _struct(schema, (*outer, id(schema.properties)))
+        if schema.definition:
+            _named[schema.definition] = known
+    return known
 
 
-def _struct(schema: Schema) -> Any:
+def _struct(schema: Schema, outer: tuple[int, ...]) -> Any:
     # Names on the wire need not be identifiers, so the fields are numbered.
     rename = {f"f{i}": name for i, name in enumerate(schema.properties)}
     fields: list[Any] = []
     for field, name in rename.items():
-        kind = _type(schema.properties[name])
+        kind = _type(schema.properties[name], outer)
         fields.append((field, kind) if name in schema.required else (field, kind, msgspec.UNSET))
     return msgspec.defstruct(
         (schema.definition or "Anonymous").rpartition(".")[2],

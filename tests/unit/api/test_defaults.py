@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kybern.api import resources
-from kybern.api.defaults import apply_defaults, apply_kind_defaults
+from kybern.api.defaults import apply_kind_defaults
 from kybern.api.defaults.pods import pull_policy
 from tests.unit.api.objects import container, defaulted, deployment, pod, service, template
 
@@ -226,63 +226,3 @@ def test_bodies_of_subresources() -> None:
     request: Document = {}
     apply_kind_defaults("authentication.k8s.io", "TokenRequest", request)
     assert request == {"spec": {"expirationSeconds": 3600}}
-
-
-# --- what a change keeps
-
-
-def given_service(**spec: Any) -> Document:
-    """A Service as the cluster keeps it: with its address."""
-    document = service(clusterIP="10.96.0.7", **spec)
-    for number, port in enumerate(document["spec"]["ports"]):
-        if document["spec"]["type"] in ("NodePort", "LoadBalancer"):
-            port["nodePort"] = 30000 + number
-    return document
-
-
-def updated(old: Document, **spec: Any) -> Document:
-    new = {"metadata": dict(old["metadata"]), "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}], **spec}}
-    apply_defaults(resources.SERVICES, new, old)
-    result: Document = new["spec"]
-    return result
-
-
-def test_a_replaced_service_keeps_its_address_and_node_ports() -> None:
-    spec = updated(given_service())
-    assert (spec["clusterIP"], spec["clusterIPs"]) == ("10.96.0.7", ["10.96.0.7"])
-    ports = [{"name": "a", "port": 80}, {"name": "b", "port": 81}]
-    old = given_service(type="NodePort", ports=[dict(p) for p in ports])
-    spec = updated(
-        old, type="NodePort", ports=[{"name": "b", "port": 82}, {"name": "a", "port": 80}, {"name": "c", "port": 9}]
-    )
-    assert [p.get("nodePort") for p in spec["ports"]] == [30001, 30000, None]
-    # A port that somebody else takes now is not given twice.
-    spec = updated(
-        old, type="NodePort", ports=[{"name": "b", "port": 81, "nodePort": 30000}, {"name": "a", "port": 80}]
-    )
-    assert [p.get("nodePort") for p in spec["ports"]] == [30000, None]
-
-
-def test_a_service_that_changes_its_type_drops_what_does_not_fit() -> None:
-    old = given_service(type="NodePort")
-    spec = updated(old, type="ClusterIP", ports=[{"port": 80, "nodePort": 30000}], externalTrafficPolicy="Cluster")
-    assert "nodePort" not in spec["ports"][0]
-    assert "externalTrafficPolicy" not in spec
-    old = given_service()
-    kept = {k: old["spec"][k] for k in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy")}
-    spec = updated(old, type="ExternalName", externalName="example.com", **kept)
-    assert not spec.keys() & kept.keys()
-
-
-def test_an_address_that_the_client_changes_is_left_for_validation_to_refuse() -> None:
-    assert updated(given_service(), clusterIP="10.96.0.8")["clusterIP"] == "10.96.0.8"
-
-
-def test_the_finalizers_of_a_namespace_do_not_change_by_an_update() -> None:
-    old = {"metadata": {"name": "x"}, "spec": {"finalizers": ["kubernetes"]}}
-    new: Document = {"metadata": {"name": "x"}, "spec": {"finalizers": []}}
-    apply_defaults(resources.NAMESPACES, new, old)
-    assert new["spec"] == {"finalizers": ["kubernetes"]}
-    gone = {"metadata": {"name": "x", "deletionTimestamp": "2026-11-20T10:00:00Z"}, "spec": {}}
-    apply_defaults(resources.NAMESPACES, gone, dict(gone))
-    assert gone["spec"] == {}

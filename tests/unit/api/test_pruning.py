@@ -9,6 +9,8 @@ import pytest
 from kybern.api import resources, schema
 from kybern.api.errors import CauseType
 from kybern.api.pruning import check, conform, duplicate_fields, malformed, prune, strict_error
+from kybern.api.schema import Schema, SchemaType
+from kybern.api.schema.strict import has_fast_check
 from tests.unit.api.objects import deployment, pod, service
 
 PODS = schema.load(resources.PODS)
@@ -181,3 +183,14 @@ def test_very_many_unknown_fields_are_not_all_listed() -> None:
     document = {**pod(), **{f"x{i}": i for i in range(500)}}
     assert len(prune(PODS, document)) == 100
     assert document == pod()
+
+
+def test_schemas_without_a_fast_check() -> None:
+    props = schema.load_definition("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps")
+    assert not has_fast_check(props)
+    document = {"properties": {"a": {"type": "object", "foo": 1}}}
+    assert prune(props, document) == ['unknown field "properties.a.foo"']
+    both = Schema(SchemaType.OBJECT, preserve_unknown=True, properties={"known": Schema(SchemaType.INTEGER)})
+    assert not has_fast_check(both)
+    assert prune(both, {"known": 1, "other": None}) == []
+    assert [c.field for c in check(both, {"known": "x", "other": 1})] == ["known"]

@@ -28,7 +28,10 @@ def decode_json(body: bytes) -> tuple[dict[str, Any], list[str]]:
         raise bad_request(f"the body of the request is not valid JSON: {error}") from None
     if not isinstance(document, dict):
         raise bad_request(f"the body of the request must be a JSON object, not {_json_type(document)}")
-    return document, _duplicates(body, document)
+    try:
+        return document, _duplicates(body, document)
+    except RecursionError:
+        raise bad_request("the body of the request is nested too deep") from None
 
 
 def decode_json_value(body: bytes) -> Any:

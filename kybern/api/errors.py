@@ -60,9 +60,12 @@ class Cause:
         return f"{self.field}: {self.message}" if self.field else self.message
 
 
-@dataclass
+@dataclass(eq=False)
 class StatusError(Exception):
-    """A failed request. `code` is the HTTP status; the other fields are those of a Kubernetes `Status`."""
+    """A failed request. `code` is the HTTP status; the other fields are those of a Kubernetes `Status`.
+
+    Compared and hashed by identity, as exceptions are.
+    """
 
     code: int
     reason: str

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, wraps
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
@@ -29,6 +30,25 @@ _port_name_re = re.compile(r"[-a-z0-9]+")
 
 LABEL_LENGTH = 63
 SUBDOMAIN_LENGTH = 253
+# Longer texts are no names, and must not fill the caches.
+_MOST_CACHED = 512
+
+Rule = Callable[[str], tuple[str, ...]]
+
+
+def _cached(size: int) -> Callable[[Rule], Rule]:
+    """Remember the answers for as many texts of ordinary length."""
+
+    def decorate(rule: Rule) -> Rule:
+        remembered = lru_cache(size)(rule)
+
+        @wraps(rule)
+        def check(value: str) -> tuple[str, ...]:
+            return remembered(value) if len(value) <= _MOST_CACHED else rule(value)
+
+        return check
+
+    return decorate
 
 
 def _explain(rule: str, expression: str, *examples: str) -> str:
@@ -73,19 +93,19 @@ def _longer(limit: int) -> str:
     return f"must be no more than {limit} bytes"
 
 
-@lru_cache(maxsize=4096)
+@_cached(4096)
 def label(value: str) -> tuple[str, ...]:
     """RFC 1123 label: namespaces, containers, volumes."""
     return _checked(value, _label_re, LABEL_LENGTH, _LABEL_RULE)
 
 
-@lru_cache(maxsize=4096)
+@_cached(4096)
 def subdomain(value: str) -> tuple[str, ...]:
     """RFC 1123 subdomain: most objects."""
     return _checked(value, _subdomain_re, SUBDOMAIN_LENGTH, _SUBDOMAIN_RULE)
 
 
-@lru_cache(maxsize=1024)
+@_cached(1024)
 def label_1035(value: str) -> tuple[str, ...]:
     """RFC 1035 label, which begins with a letter: Services."""
     return _checked(value, _label_1035_re, LABEL_LENGTH, _LABEL_1035_RULE)
@@ -100,7 +120,7 @@ def _checked(value: str, expression: re.Pattern[str], limit: int, rule: str) -> 
     return tuple(wrong)
 
 
-@lru_cache(maxsize=4096)
+@_cached(4096)
 def qualified(value: str) -> tuple[str, ...]:
     """A qualified name, `name` or `example.com/name`: label keys, annotation keys, finalizers, conditions."""
     prefix, slash, name = value.rpartition("/")
@@ -119,13 +139,13 @@ def qualified(value: str) -> tuple[str, ...]:
     return tuple(wrong)
 
 
-@lru_cache(maxsize=4096)
+@_cached(4096)
 def label_value(value: str) -> tuple[str, ...]:
     """The value of a label."""
     return _checked(value, _label_value_re, LABEL_LENGTH, _LABEL_VALUE_RULE)
 
 
-@lru_cache(maxsize=1024)
+@_cached(1024)
 def config_key(value: str) -> tuple[str, ...]:
     """A key of a ConfigMap or Secret, which becomes the name of a file."""
     if value in (".", "..") or value.startswith(".."):
@@ -133,7 +153,7 @@ def config_key(value: str) -> tuple[str, ...]:
     return _checked(value, _config_key_re, SUBDOMAIN_LENGTH, _CONFIG_KEY_RULE)
 
 
-@lru_cache(maxsize=1024)
+@_cached(1024)
 def environment(value: str) -> tuple[str, ...]:
     """The name of an environment variable."""
     if not value or _environment_re.fullmatch(value) is None:
@@ -141,7 +161,7 @@ def environment(value: str) -> tuple[str, ...]:
     return ()
 
 
-@lru_cache(maxsize=1024)
+@_cached(1024)
 def port_name(value: str) -> tuple[str, ...]:
     """The name of a port: an IANA service name (RFC 6335)."""
     wrong = []
@@ -163,7 +183,7 @@ def percent(value: str) -> tuple[str, ...]:
     return () if _percent_re.fullmatch(value) else (_PERCENT_RULE,)
 
 
-@lru_cache(maxsize=4096)
+@_cached(4096)
 def ip_address(value: str) -> tuple[str, ...]:
     """An IPv4 or IPv6 address."""
     try:
@@ -174,7 +194,7 @@ def ip_address(value: str) -> tuple[str, ...]:
     return ("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",) if "%" in value else ()
 
 
-@lru_cache(maxsize=1024)
+@_cached(1024)
 def cidr(value: str) -> tuple[str, ...]:
     """A network such as `10.9.8.0/24`."""
     try:

@@ -62,15 +62,20 @@ class _DamagedError(Exception):
     """The bytes are not what they should be; the text says how."""
 
 
+# Field numbers of the envelope, runtime.Unknown.
+_TYPE_META, _RAW, _CONTENT_ENCODING, _CONTENT_TYPE = 1, 2, 3, 4
+
+
 def _envelope(body: bytes, depth: int = 0) -> dict[str, Any]:
     if body[:4] != _MAGIC:
         raise _DamagedError("it does not begin with the bytes 'k8s\\0'")
-    envelope = _decode(_message("runtime.Unknown"), body[4:], depth)
-    api_version, kind = envelope.get("apiVersion", ""), envelope.get("kind", "")
-    raw = base64.b64decode(envelope.get("raw", ""))
-    if envelope.get("contentEncoding"):
-        raise _DamagedError(f"content encoding {envelope['contentEncoding']!r} is not supported")
-    if envelope.get("contentType") == "application/json":
+    parts = {number: data for number, wire, data in _fields(body[4:]) if wire == 2}
+    type_meta = _decode(_message("runtime.TypeMeta"), parts.get(_TYPE_META, b""), depth)
+    api_version, kind = type_meta.get("apiVersion", ""), type_meta.get("kind", "")
+    raw = parts.get(_RAW, b"")
+    if parts.get(_CONTENT_ENCODING):
+        raise _DamagedError(f"content encoding {_text(parts[_CONTENT_ENCODING], depth)!r} is not supported")
+    if parts.get(_CONTENT_TYPE) == b"application/json":
         return {"apiVersion": api_version, "kind": kind, **_json_object(raw)}
     name = message_name(api_version, kind)
     if name is None:

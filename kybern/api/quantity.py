@@ -24,13 +24,20 @@ _EXACT = Context(prec=40)
 _NANO = Decimal("1e-9")
 
 
-@lru_cache(maxsize=4096)
+# Longer texts must not fill the cache.
+_MOST_CACHED = 64
+
+
 def parse(text: str) -> Decimal:
     """The number that a quantity stands for; beyond 2^63 - 1 it is that.
 
     Raises:
         ValueError: when the text is not a quantity.
     """
+    return _remembered(text) if len(text) <= _MOST_CACHED else _parse(text)
+
+
+def _parse(text: str) -> Decimal:
     match = _FORM.fullmatch(text)
     if match is None:
         raise ValueError("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")
@@ -46,6 +53,9 @@ def parse(text: str) -> Decimal:
     if 0 < size < _NANO:
         return _NANO if value > 0 else -_NANO
     return value
+
+
+_remembered = lru_cache(maxsize=4096)(_parse)
 
 
 def of(value: str | int | float | None) -> Decimal:

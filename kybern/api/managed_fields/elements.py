@@ -65,23 +65,40 @@ def _item_key(names: tuple[str, ...], item: Any) -> ItemKey:
     return tuple(key)
 
 
+# Longer keys must not fill the caches.
+_MOST_CACHED = 256
+
+
 def element(schema: Schema, key: ItemKey) -> str:
     """The path element of a list item."""
     if schema.list_type is ListType.SET:
-        return _value_element(key)
-    return _key_element(schema.list_map_keys, key, tuple(map(type, key)))
+        return _value_element(key) if _is_short(key[0]) else _written_value(key)
+    names = schema.list_map_keys
+    if len(key) == 1 and _is_short(key[0]):
+        return _key_element(names, key, (type(key[0]),))
+    return _key_element(names, key, tuple(map(type, key))) if all(map(_is_short, key)) else _written_key(names, key)
+
+
+def _is_short(value: Any) -> bool:
+    return not isinstance(value, str) or len(value) <= _MOST_CACHED
 
 
 @lru_cache(maxsize=8192)
 def _key_element(names: tuple[str, ...], key: ItemKey, types: tuple[type, ...]) -> str:
     del types  # part of the cache's key: 1, 1.0 and True are equal in Python
+    return _written_key(names, key)
+
+
+def _written_key(names: tuple[str, ...], key: ItemKey) -> str:
     fields = dict(sorted(zip(names, key, strict=True)))
     return "k:" + msgspec.json.encode(fields).decode()
 
 
-@lru_cache(maxsize=2048)
-def _value_element(key: ItemKey) -> str:
+def _written_value(key: ItemKey) -> str:
     return "v:" + msgspec.json.encode(key[0]).decode()
+
+
+_value_element = lru_cache(maxsize=2048)(_written_value)
 
 
 def shown(path: Sequence[str]) -> str:

@@ -27,6 +27,13 @@ def apply_patch(schema: Schema, current: dict[str, Any], patch: Any, type: Patch
         StatusError: 400 when the patch is not of its type's form; 413 when it is too large; 422 when it does not fit
             the document.
     """
+    try:
+        return _apply(schema, current, patch, type)
+    except RecursionError:
+        raise bad_request("the patch is nested too deep") from None
+
+
+def _apply(schema: Schema, current: dict[str, Any], patch: Any, type: PatchType) -> dict[str, Any]:  # noqa: A002
     if type is PatchType.JSON:
         return apply_operations(copy_json(current), copy_json(patch))
     if not isinstance(patch, dict):

@@ -55,3 +55,8 @@ def test_details() -> None:
 def test_a_foreign_status() -> None:
     error = from_document({"kind": "Status", "message": "odd"}, 418)
     assert (error.code, error.message) == (418, "odd")
+
+
+def test_errors_can_be_kept_in_sets() -> None:
+    first, second = errors.bad_request("no"), errors.bad_request("no")
+    assert len({first, second, first}) == 2

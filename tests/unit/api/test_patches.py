@@ -350,3 +350,13 @@ def test_a_patch_of_copies_does_not_explode() -> None:
 def test_apply_is_not_such_a_patch() -> None:
     with pytest.raises(ValueError, match="is not applied to a document"):
         apply_patch(PODS, {}, {}, PatchType.APPLY)
+
+
+def test_patches_that_are_nested_too_deep() -> None:
+    patch: Document = {}
+    for _ in range(5000):
+        patch = {"a": patch}
+    for kind in (PatchType.MERGE, PatchType.STRATEGIC):
+        with pytest.raises(StatusError, match="nested too deep") as caught:
+            apply_patch(PODS, {}, patch, kind)
+        assert caught.value.code == 400

@@ -188,7 +188,7 @@ def test_unknown_fields_are_skipped() -> None:
         (b"k8s\0\x0b", "wire type 3 is not used"),
         (b"k8s\0" + b"\xff" * 11, "a number is cut off or too long"),
         (b"k8s\0\x15ab", "a field is cut off"),
-        (b"k8s\0\x10\x01", "field 'raw' is of a wrong type"),
+        (b"k8s\0\x10\x01", "kind '' in '' is not known"),
         (body("v1", "Pod", field(1, 5)), "field 'metadata' is of a wrong type"),
         (body("v1", "Pod", field(1, field(1, b"\xff"))), "a text is not UTF-8"),
         (body("v1", "Nothing", b""), "kind 'Nothing' in 'v1' is not known"),

@@ -36,7 +36,7 @@ def _reader(path: str) -> Reader:
     def read(document: Mapping[str, Any]) -> str:
         value: Any = document
         for key in keys:
-            value = value.get(key) if isinstance(value, Mapping) else None
+            value = value.get(key) if isinstance(value, dict) else None
             if value is None:
                 return _ABSENT.get(path, "")
         return _text(value)

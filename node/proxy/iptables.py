@@ -1,0 +1,234 @@
+"""The iptables backend: reads with one `iptables-save`, writes with one `iptables-restore --noflush`.
+
+What is written is one transaction per table: packets see the rules before or after it, and nothing in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from typing import Protocol
+
+from kybern.key import Key
+from node.network.settings import NetworkSettings
+from node.proxy.base import HOOKS, compile_base
+from node.proxy.compiler import compile_service
+from node.proxy.interface import RoutingError
+from node.proxy.model import PortRoute
+from node.proxy.rules import PREFIX, Chain, Hook, RuleBook
+
+log = logging.getLogger(__name__)
+
+Rules = tuple[str, ...]
+
+# The legacy tools wait this many seconds for the lock that they share.
+_LOCK_WAIT = "10"
+_TIMEOUT = 120.0
+_JUMP = re.compile(rf"-[jg] {re.escape(PREFIX)}\S+$")
+
+
+class Iptables(Protocol):
+    """The two commands."""
+
+    async def save(self) -> str:
+        """All tables, as iptables-save prints them."""
+        ...
+
+    async def restore(self, text: str) -> None:
+        """Hand the text to iptables-restore, without flushing the tables.
+
+        Raises:
+            RoutingError: when the command fails; nothing of the text is in force then.
+        """
+        ...
+
+
+class IptablesCommands:
+    """Runs the commands of this host, in this process's network namespace."""
+
+    async def save(self) -> str:
+        """As `Iptables.save`."""
+        return await _run("", "iptables-save")
+
+    async def restore(self, text: str) -> None:
+        """As `Iptables.restore`."""
+        await _run(text, "iptables-restore", "--noflush", "--wait", _LOCK_WAIT)
+
+
+async def _run(text: str, *command: str) -> str:
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+    except OSError as error:
+        raise RoutingError(f"cannot run {command[0]}: {error.strerror}; is iptables installed?") from error
+    try:
+        async with asyncio.timeout(_TIMEOUT):
+            output, errors = await process.communicate(text.encode())
+    except BaseException as error:
+        process.kill()
+        await process.wait()
+        if isinstance(error, TimeoutError):
+            raise RoutingError(f"{command[0]} did not end within {_TIMEOUT:.0f} s") from error
+        raise
+    if process.returncode != 0:
+        raise RoutingError(f"{command[0]}: {' '.join(errors.decode(errors='replace').split())}")
+    return output.decode()
+
+
+@dataclass
+class Saved:
+    """What iptables-save printed: our chains, and the rules elsewhere that lead into chains with our prefix."""
+
+    chains: dict[Chain, Rules] = field(default_factory=dict)
+    hooks: list[Hook] = field(default_factory=list)
+
+
+def parse_saved(text: str, tables: Collection[str]) -> Saved:
+    """Read the output of iptables-save."""
+    rules: dict[Chain, list[str]] = {}
+    hooks: list[Hook] = []
+    table = ""
+    for line in text.splitlines():
+        if line.startswith("*"):
+            table = line[1:]
+        elif table not in tables:
+            continue
+        elif line.startswith(":" + PREFIX):
+            rules[Chain(table, line[1:].split(" ", 1)[0])] = []
+        elif line.startswith("-A "):
+            _, name, rule = (line + " ").split(" ", 2)
+            chain = Chain(table, name)
+            if name.startswith(PREFIX):
+                rules.setdefault(chain, []).append(rule[:-1])
+            elif _JUMP.search(rule[:-1]):
+                hooks.append(Hook(chain, rule[:-1]))
+    return Saved({chain: tuple(found) for chain, found in rules.items()}, hooks)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What to write: chains with their new rules, chains to delete, rules of system chains to add and to delete."""
+
+    written: Mapping[Chain, Rules] = field(default_factory=dict)
+    removed: Collection[Chain] = ()
+    hooked: Sequence[Hook] = ()
+    unhooked: Sequence[Hook] = ()
+
+    def __len__(self) -> int:
+        return len(self.written) + len(self.removed) + len(self.hooked) + len(self.unhooked)
+
+
+def restore_text(changes: Changes) -> str:
+    """The changes as input of `iptables-restore --noflush`."""
+    lines: list[str] = []
+    tables = {chain.table for chain in (*changes.written, *changes.removed)}
+    tables |= {hook.chain.table for hook in (*changes.hooked, *changes.unhooked)}
+    for table in sorted(tables):
+        lines.append(f"*{table}")
+        # Declaring a chain makes it, or empties it.
+        emptied = sorted(c.name for c in (*changes.written, *changes.removed) if c.table == table)
+        lines += [f":{name} - [0:0]" for name in emptied]
+        lines += [f"-D {h.chain.name} {h.rule}" for h in changes.unhooked if h.chain.table == table]
+        for chain, rules in changes.written.items():
+            if chain.table == table:
+                lines += [f"-A {chain.name} {rule}" for rule in rules]
+        lines += [f"-I {h.chain.name} 1 {h.rule}" for h in changes.hooked if h.chain.table == table]
+        lines += [f"-X {chain.name}" for chain in sorted(changes.removed) if chain.table == table]
+        lines.append("COMMIT")
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+class IptablesRouting:
+    """Implements `RoutingBackend`."""
+
+    def __init__(self, settings: NetworkSettings, commands: Iptables | None = None) -> None:
+        self._settings = settings
+        self._commands: Iptables = commands or IptablesCommands()
+        self._book = RuleBook()
+        # False until the kernel's rules are known to be those of the book but for its dirty chains.
+        self._known = False
+        # Chains that this iptables prints in other words than we write them: what we wrote, and what it printed.
+        self._spelling: dict[Chain, tuple[Rules, Rules]] = {}
+        self.set_nodes(())
+
+    def set_nodes(self, addresses: Collection[IPv4Address]) -> None:
+        """As `RoutingBackend.set_nodes`."""
+        self._book.put("base", compile_base(self._settings, addresses))
+
+    def set_service(self, service: Key, routes: Sequence[PortRoute]) -> None:
+        """As `RoutingBackend.set_service`."""
+        compiled = compile_service(routes, self._settings.pods, self._settings.services)
+        self._book.put(f"service {service}", compiled)
+
+    async def sync(self) -> int:
+        """As `RoutingBackend.sync`."""
+        if not self._known:
+            return await self.resync()
+        wanted = {chain: self._book.rules(chain) for chain in self._book.take_dirty()}
+        changes = Changes(
+            written={chain: rules for chain, rules in wanted.items() if rules is not None},
+            removed=[chain for chain, rules in wanted.items() if rules is None],
+        )
+        await self._write(changes)
+        return len(changes)
+
+    async def resync(self) -> int:
+        """As `RoutingBackend.resync`."""
+        first = not self._known
+        self._known = False
+        changes = await self._differences()
+        await self._write(changes)
+        if changes.written and not first:
+            # Repaired: were they changed, or does this iptables spell them in another way?
+            await self._learn_spelling(changes.written)
+        return len(changes)
+
+    async def _differences(self) -> Changes:
+        self._book.take_dirty()
+        saved = await self._saved()
+        wanted = {chain: self._book.rules(chain) or () for chain in self._book.chains()}
+        return Changes(
+            written={chain: rules for chain, rules in wanted.items() if not self._is_there(chain, rules, saved)},
+            removed=[chain for chain in saved.chains if chain not in wanted],
+            hooked=[hook for hook in HOOKS if hook not in saved.hooks],
+            unhooked=_superfluous(saved.hooks),
+        )
+
+    def _is_there(self, chain: Chain, rules: Rules, saved: Saved) -> bool:
+        present = saved.chains.get(chain)
+        return present == rules or (present is not None and self._spelling.get(chain) == (rules, present))
+
+    async def _learn_spelling(self, written: Mapping[Chain, Rules]) -> None:
+        saved = await self._saved()
+        for chain, rules in written.items():
+            present = saved.chains.get(chain)
+            if present is not None and present != rules and len(present) == len(rules):
+                self._spelling[chain] = (rules, present)
+
+    async def _saved(self) -> Saved:
+        text = await self._commands.save()
+        # Tens of thousands of lines with ten thousand services: not on the loop.
+        return await asyncio.to_thread(parse_saved, text, {chain.table for chain in self._book.chains()})
+
+    async def _write(self, changes: Changes) -> None:
+        if len(changes):
+            self._known = False
+            await self._commands.restore(restore_text(changes))
+            log.debug("iptables: %d chains written, %d removed", len(changes.written), len(changes.removed))
+        self._known = True
+
+
+def _superfluous(hooks: Iterable[Hook]) -> list[Hook]:
+    """Hooks that are there twice, or lead into chains of ours that are none of today's."""
+    seen: set[Hook] = set()
+    surplus = []
+    for hook in hooks:
+        if hook in seen or hook not in HOOKS:
+            surplus.append(hook)
+        seen.add(hook)
+    return surplus

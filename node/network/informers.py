@@ -30,9 +30,9 @@ class NetworkInformers:
         """Call `handler` with the key of every Service that changed, itself or by its endpoints."""
 
         def service_changed(old: Service | None, new: Service | None) -> None:
-            for state in (new or old,):
-                if state is not None:
-                    handler(state.key)
+            state = new or old
+            if state is not None:
+                handler(state.key)
 
         def slice_changed(old: EndpointSlice | None, new: EndpointSlice | None) -> None:
             for key in {service_of(s) for s in (old, new) if s is not None and s.service}:

@@ -272,6 +272,10 @@ class Links:
         """The IPv4 addresses of a link."""
         return [interface for i, interface in self._addresses() if i == index]
 
+    def own_addresses(self) -> set[IPv4Address]:
+        """The IPv4 addresses of all links."""
+        return {interface.ip for _, interface in self._addresses()}
+
     def uplink(self, address: IPv4Address) -> Uplink | None:
         """The interface that has the node's address; None when none has it."""
         index = next((i for i, interface in self._addresses() if interface.ip == address), None)

@@ -134,6 +134,21 @@ class Netlink:
         if failed is not None:
             raise failed
 
+    def run_raw(self, what: str, encode: Callable[[int], bytes]) -> None:
+        """Send one request that `encode` lays out for a sequence number, with NLM_F_ACK among its flags.
+
+        Raises:
+            NetlinkError: when the kernel refuses.
+        """
+        self._sequence += 1
+        self._socket.send(encode(self._sequence))
+        while True:
+            for kind, sequence, answer in self._receive():
+                if sequence == self._sequence and kind == _NLMSG_ERROR:
+                    if code := _error(answer):
+                        raise NetlinkError(code, what)
+                    return
+
     def dump(self, request: Request) -> Iterator[bytes]:
         """Every object of the list that the request asks for; see `read`.
 

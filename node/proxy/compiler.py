@@ -160,6 +160,8 @@ def _dispatch(
     services: IPv4Network,
     sources: Sequence[IPv4Network] | None = None,
 ) -> None:
+    if sources is not None and not sources:
+        return
     block = IPv4Network((int(address) & ~0xFF, 24))
     chain = Chain(NAT, f"KYB-IP-{block.network_address}")
     parent = CLUSTER_IPS if address in services else EXTERNAL_IPS

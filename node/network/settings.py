@@ -39,7 +39,10 @@ def settings_of(config: NodeConfig) -> NetworkSettings:
         raise StartupError(f"cluster.dns_address {dns} is not in cluster.service_cidr {services}")
     if address in pods or address in services:
         raise StartupError(f"address {address} lies in the range of the pods or of the services; it must not")
-    return NetworkSettings(config.name, address, pods, services, dns, cluster.domain.strip(".").lower())
+    domain = cluster.domain.strip(".").lower()
+    if not domain:
+        raise StartupError("cluster.domain is empty; it is what service names end in, such as cluster.local")
+    return NetworkSettings(config.name, address, pods, services, dns, domain)
 
 
 def _network(field: str, text: str) -> IPv4Network:

@@ -30,7 +30,7 @@ async def clean_up(commands: Iptables | None = None) -> list[str]:
     try:
         await asyncio.to_thread(_remove_links)
     except NetlinkError as error:
-        problems.append(error.strerror)
+        problems.append(error.strerror or str(error))
     return problems
 
 

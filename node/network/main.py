@@ -35,7 +35,7 @@ class NetworkStack:
 
     `pod_network` can be used from the start: it refuses (NetworkError) until the node has its range. `run` keeps
     everything going until it is cancelled, and leaves links and rules in force then. Informers are shared: pass the
-    agent's own `Informers` and run them there, or none to have them made and run here.
+    agent's own `Informers` and run them there (after this was made), or none to have them made and run here.
     """
 
     def __init__(self, config: NodeConfig, client: Client, clock: Clock, informers: Informers | None = None) -> None:
@@ -45,8 +45,9 @@ class NetworkStack:
             StartupError: when the configuration's ranges or addresses are not valid; the text names the field.
         """
         settings = settings_of(config)
-        self._own_informers = Informers(client) if informers is None else None
-        shared = NetworkInformers(informers or self._own_informers or Informers(client))
+        self._informers = informers or Informers(client)
+        self._runs_informers = informers is None
+        shared = NetworkInformers(self._informers)
         reach = DirectReach()
         self._network = LinuxPodNetwork(settings, reach)
         self._reconciler = NetworkReconciler(settings, shared.nodes, self._network, reach)
@@ -74,18 +75,20 @@ class NetworkStack:
 
     async def run(self) -> None:
         """Run all parts until cancelled."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                if self._own_informers is not None:
-                    tasks.create_task(self._own_informers.run(), name="network-informers")
-                for name, run in (
-                    ("pod network", self._reconciler.run),
-                    ("service routing", self._proxier.run),
-                    ("cluster DNS", self._dns.run),
-                ):
-                    tasks.create_task(_supervise(name, run), name=name)
-        finally:
-            await self._network.close()
+        parts = {
+            "pod network": self._reconciler.run,
+            "service routing": self._proxier.run,
+            "cluster DNS": self._dns.run,
+        }
+        async with asyncio.TaskGroup() as tasks:
+            if self._runs_informers:
+                tasks.create_task(self._informers.run(), name="network informers")
+            for name, run in parts.items():
+                tasks.create_task(_supervise(name, run), name=name)
+
+    async def close(self) -> None:
+        """Give the pod network's thread back; after this `pod_network` must not be used any more."""
+        await self._network.close()
 
 
 async def _supervise(name: str, run: Callable[[], Awaitable[None]]) -> None:

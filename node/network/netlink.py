@@ -117,6 +117,8 @@ class Netlink:
         Raises:
             NetlinkError: for the first refused request.
         """
+        if not requests:
+            return
         waiting: dict[int, Request] = {}
         data = bytearray()
         for request in requests:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import subprocess
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
@@ -60,24 +61,21 @@ class IptablesCommands:
 
 
 async def _run(text: str, *command: str) -> str:
+    # In a thread: what the loops offer for processes fails when a process ends before its input was written. Python
+    # starts it by vfork and exec, so the other threads of this process are of no concern.
+    return await asyncio.to_thread(_run_blocking, text, *command)
+
+
+def _run_blocking(text: str, *command: str) -> str:
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-        )
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
     except OSError as error:
         raise RoutingError(f"cannot run {command[0]}: {error.strerror}; is iptables installed?") from error
-    try:
-        async with asyncio.timeout(_TIMEOUT):
-            output, errors = await process.communicate(text.encode())
-    except BaseException as error:
-        process.kill()
-        await process.wait()
-        if isinstance(error, TimeoutError):
-            raise RoutingError(f"{command[0]} did not end within {_TIMEOUT:.0f} s") from error
-        raise
-    if process.returncode != 0:
-        raise RoutingError(f"{command[0]}: {' '.join(errors.decode(errors='replace').split())}")
-    return output.decode()
+    except subprocess.TimeoutExpired as error:
+        raise RoutingError(f"{command[0]} did not end within {_TIMEOUT:.0f} s") from error
+    if done.returncode != 0:
+        raise RoutingError(f"{command[0]}: {' '.join(done.stderr.split())}")
+    return done.stdout
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import dnslib
 
@@ -12,7 +13,6 @@ from node.dns import wire
 from node.dns.cache import Entry, ZoneCache
 from node.dns.directory import InformerDirectory
 from node.dns.records import Answer, Labels, Rcode, Record, Type
-from node.dns.upstream import Forwarder
 from node.dns.zone import Zone
 
 log = logging.getLogger(__name__)
@@ -23,10 +23,22 @@ _ORDERS = 8
 _MAX_ALIASES = 8
 
 
+class Asker(Protocol):
+    """Who is asked about names that are not the cluster's (see `node.dns.upstream.Forwarder`)."""
+
+    def cached(self, query: bytes, *, tcp: bool) -> bytes | None:
+        """The answer, if it is known."""
+        ...
+
+    async def ask(self, query: bytes, *, tcp: bool) -> bytes | None:
+        """The answer; None when there is none in time."""
+        ...
+
+
 class Responder:
     """Answers packets. `answer_now` never waits; what it cannot answer goes through `answer_later`."""
 
-    def __init__(self, zone: Zone, directory: InformerDirectory, forwarder: Forwarder) -> None:
+    def __init__(self, zone: Zone, directory: InformerDirectory, forwarder: Asker) -> None:
         self._zone = zone
         self._directory = directory
         self._forwarder = forwarder

@@ -47,11 +47,11 @@ class NetworkStack:
         settings = settings_of(config)
         self._informers = informers or Informers(client)
         self._runs_informers = informers is None
-        shared = NetworkInformers(self._informers)
+        shared = self.informers = NetworkInformers(self._informers)
         reach = DirectReach()
         self._network = LinuxPodNetwork(settings, reach)
         self._reconciler = NetworkReconciler(settings, shared.nodes, self._network, reach)
-        self._proxier = Proxier(settings.node, shared, IptablesRouting(settings), KernelFlows(), clock)
+        self.proxier = Proxier(settings.node, shared, IptablesRouting(settings), KernelFlows(), clock)
         try:
             upstreams = Upstreams(config.upstream_dns, settings.dns, clock)
         except ValueError as error:
@@ -70,14 +70,14 @@ class NetworkStack:
 
         Needs the Node object with its range: do not wait for this before the node is registered.
         """
-        for part in (self._reconciler, self._proxier, self._dns):
+        for part in (self._reconciler, self.proxier, self._dns):
             await part.ready.wait()
 
     async def run(self) -> None:
         """Run all parts until cancelled."""
         parts = {
             "pod network": self._reconciler.run,
-            "service routing": self._proxier.run,
+            "service routing": self.proxier.run,
             "cluster DNS": self._dns.run,
         }
         async with asyncio.TaskGroup() as tasks:

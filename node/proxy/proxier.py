@@ -41,6 +41,10 @@ class Proxier:
         self._changed: set[Key] = set()
         self._nodes_changed = True
         self._wake = asyncio.Event()
+        # Changes that were seen, how many of them are in force, and who waits for that.
+        self._seen = 0
+        self._in_force = 0
+        self._progress = asyncio.Condition()
         # The routes of every Service as they were last handed to the backend.
         self._routes: dict[Key, tuple[PortRoute, ...]] = {}
         # UDP routes that were changed, and whose flows were not cleared yet.
@@ -70,7 +74,14 @@ class Proxier:
                 due = ended + max(RESYNC_INTERVAL, (ended - started) / RESYNC_SHARE)
             await self._next_change(due)
 
+    async def in_force(self) -> None:
+        """Wait until the rules follow from all that the informers know by now."""
+        seen = self._seen
+        async with self._progress:
+            await self._progress.wait_for(lambda: self._in_force >= seen)
+
     async def _write(self, *, full: bool) -> None:
+        seen = self._seen
         await self._update()
         if not full or self.ready.is_set():
             await self._backend.sync()
@@ -79,6 +90,9 @@ class Proxier:
             if repaired and self.ready.is_set():
                 log.warning("service routing had been changed by somebody else: repaired %d places", repaired)
         await self._clear_flows()
+        async with self._progress:
+            self._in_force = seen
+            self._progress.notify_all()
 
     async def _update(self) -> None:
         """Hand what changed to the backend. No event is lost: what changes meanwhile is there the next time."""
@@ -145,8 +159,10 @@ class Proxier:
 
     def _on_service(self, key: Key) -> None:
         self._changed.add(key)
+        self._seen += 1
         self._wake.set()
 
     def _on_node(self) -> None:
         self._nodes_changed = True
+        self._seen += 1
         self._wake.set()

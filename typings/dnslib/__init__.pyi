@@ -12,7 +12,11 @@ class DNSLabel:
 class DNSHeader:
     id: int
     rcode: int
+    qr: int
+    aa: int
     tc: int
+    rd: int
+    ra: int
     def __init__(
         self,
         id: int | None = ...,
@@ -100,6 +104,7 @@ class DNSRecord:
     def parse(cls, packet: bytes) -> DNSRecord: ...
     @classmethod
     def question(cls, qname: str, qtype: str = ..., qclass: str = ...) -> DNSRecord: ...
+    def reply(self, ra: int = ..., aa: int = ...) -> DNSRecord: ...
     def pack(self) -> bytearray: ...
     def add_answer(self, *rr: RR) -> None: ...
     def add_auth(self, *auth: RR) -> None: ...

@@ -21,6 +21,7 @@ from kybern.clock import SystemClock
 from kybern.config.models import NodeConfig, Tls
 from node.network.interface import NetworkError
 from node.network.main import NetworkStack
+from node.proxy import proxier
 
 RESOURCES = {r.plural: r for r in (resources.SERVICES, resources.ENDPOINT_SLICES, resources.NODES)}
 
@@ -30,10 +31,12 @@ class Driver:
 
     def __init__(self, config: NodeConfig) -> None:
         self.client = FakeClient(SystemClock())
+        # The last revision of each resource.
+        self.revisions: dict[str, int] = {}
         self.stack = NetworkStack(config, self.client, SystemClock())
 
     async def serve(self, path: str) -> None:
-        server = await asyncio.start_unix_server(self._connected, path)
+        server = await asyncio.start_unix_server(self._connected, path, limit=1 << 26)
         async with server, asyncio.TaskGroup() as tasks:
             tasks.create_task(self.stack.run())
 
@@ -50,12 +53,19 @@ class Driver:
     async def do_put(self, plural: str, documents: list[dict[str, Any]]) -> None:
         for document in documents:
             self.client.put(RESOURCES[plural], document)
+        self.revisions[plural] = self.client.revision
 
     async def do_delete(self, plural: str, name: str, namespace: str = "") -> None:
         await self.client.delete(RESOURCES[plural], name, namespace)
+        self.revisions[plural] = self.client.revision
 
     async def do_ready(self) -> None:
         await self.stack.ready()
+
+    async def do_in_force(self) -> None:
+        for informer in (self.stack.informers.services, self.stack.informers.slices, self.stack.informers.nodes):
+            await informer.reached(self.revisions.get(informer.kind.resource.plural, 0))
+        await self.stack.proxier.in_force()
 
     async def do_attach(self, sandbox: str, namespace: str) -> tuple[str, float]:
         started = time.perf_counter()
@@ -70,9 +80,12 @@ class Driver:
 
 
 def main() -> None:
-    """Arguments: path of the socket, name and address of the node, name server to forward to."""
-    path, name, address, upstream = sys.argv[1:]
-    logs.setup("debug" if "-v" in sys.argv else "info")
+    """Arguments: path of the socket, file with the first objects, name and address of the node, name server."""
+    path, objects, name, address, upstream = sys.argv[1:]
+    logs.setup("info")
+    # A test does not wait for a minute.
+    proxier.RESYNC_INTERVAL = 2.0
+    proxier.RESYNC_SHARE = 0.5
     tls = Tls(Path("none"), Path("none"), Path("none"))
     config = NodeConfig(
         name=name,
@@ -84,8 +97,13 @@ def main() -> None:
         upstream_dns=[upstream],
     )
 
+    first = json.loads(Path(objects).read_text())
+
     async def run() -> None:
-        await Driver(config).serve(path)
+        driver = Driver(config)
+        for plural, document in first:
+            await driver.do_put(plural, [document])
+        await driver.serve(path)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())

@@ -133,8 +133,10 @@ class Node:
         self._connection: socket.socket | None = None
 
     def start(self) -> None:
-        """Start the stack and give it all objects that there are."""
+        """Start the stack, with all objects that there are in its API from the beginning."""
         Path(self._socket_path).unlink(missing_ok=True)
+        objects = Path(self._socket_path).with_suffix(".json")
+        objects.write_text(json.dumps([(plural, document) for (plural, _, _), document in self._objects.items()]))
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [
@@ -144,6 +146,7 @@ class Node:
                     "-m",
                     "tests.lab.network.driver",
                     self._socket_path,
+                    str(objects),
                     self.name,
                     self.address,
                     self._upstream,
@@ -155,8 +158,6 @@ class Node:
             )
         self._connection = socket.socket(socket.AF_UNIX)
         eventually(lambda: self._connection.connect(self._socket_path), 20)  # type: ignore[union-attr]
-        for (plural, _, _), document in self._objects.items():
-            self._do("put", plural=plural, documents=[document])
 
     def kill(self) -> None:
         """End the stack without a warning."""
@@ -185,6 +186,10 @@ class Node:
         """Wait for the stack."""
         self._do("ready")
 
+    def in_force(self) -> None:
+        """Wait until the rules follow from all that was put."""
+        self._do("in_force")
+
     def attach(self, sandbox: str, namespace: Namespace) -> tuple[str, float]:
         """The pod's address, and the seconds that it took."""
         address, seconds = self._do("attach", sandbox=sandbox, namespace=namespace.path)
@@ -201,7 +206,8 @@ class Node:
 
     def rules(self) -> str:
         """The rules without their counters and comments."""
-        return "\n".join(line for line in self.ns.run("iptables-save").splitlines() if line[:1] in "*:-C")
+        lines = self.ns.run("iptables-save").splitlines()
+        return "\n".join(line.partition(" [")[0] for line in lines if not line.startswith("#"))
 
     def log(self) -> str:
         """What the stack logged."""
@@ -264,6 +270,11 @@ class Lab:
         """Delete an object."""
         for node in self.nodes:
             node.remove(plural, name, namespace)
+
+    def in_force(self) -> None:
+        """Wait until the rules of both nodes follow from all that was put."""
+        for node in self.nodes:
+            node.in_force()
 
     def close(self) -> None:
         """End everything and delete every namespace."""

@@ -70,7 +70,7 @@ def _compile_endpoints(route: PortRoute, chains: dict[Chain, tuple[str, ...]], e
     # A pod that is its own endpoint must not see its own address as the sender, or it would answer itself directly.
     # Only pods of this node can come back to themselves through this node's rules.
     for target in route.local:
-        entries.add(Entry(HAIRPIN, 0, f"-s {target.address}/32 -d {target.address}/32 -j MASQUERADE --random-fully"))
+        entries.add(Entry(HAIRPIN, f"-s {target.address}/32 -d {target.address}/32 -j MASQUERADE --random-fully"))
 
 
 def _balance(route: PortRoute, targets: Sequence[Target]) -> Iterable[str]:
@@ -135,7 +135,7 @@ def _compile_external(
             _dispatch_node_port(route, target, entries)
         if not route.external:
             rule = f"{NOT_LOOPBACK} {_match(route, route.node_port, '-m addrtype --dst-type LOCAL ')} {refusal}"
-            entries.add(Entry(REFUSED, 0, rule))
+            entries.add(Entry(REFUSED, rule))
 
 
 def _from_outside(route: PortRoute, pods: IPv4Network) -> Iterable[str]:
@@ -165,10 +165,10 @@ def _dispatch(
     block = IPv4Network((int(address) & ~0xFF, 24))
     chain = Chain(NAT, f"KYB-IP-{block.network_address}")
     parent = CLUSTER_IPS if address in services else EXTERNAL_IPS
-    entries.add(Entry(parent, 0, f"-d {block} -j {chain.name}"))
+    entries.add(Entry(parent, f"-d {block} -j {chain.name}"))
     for source in (_ANYBODY,) if sources is None else sources:
         limit = f"-s {source} " if source.prefixlen else ""
-        entries.add(Entry(chain, 0, f"{limit}-d {address}/32 {_match(route, route.port)} {jump}"))
+        entries.add(Entry(chain, f"{limit}-d {address}/32 {_match(route, route.port)} {jump}"))
 
 
 def _dispatch_node_port(route: PortRoute, jump: str, entries: set[Entry]) -> None:
@@ -176,12 +176,12 @@ def _dispatch_node_port(route: PortRoute, jump: str, entries: set[Entry]) -> Non
     last = first + _PORTS_PER_BLOCK - 1
     chain = Chain(NAT, f"KYB-NP-{first}")
     protocol = route.protocol
-    entries.add(Entry(NODE_PORTS, 0, f"-p {protocol} -m {protocol} --dport {first}:{last} -j {chain.name}"))
-    entries.add(Entry(chain, 0, f"{_match(route, route.node_port)} {jump}"))
+    entries.add(Entry(NODE_PORTS, f"-p {protocol} -m {protocol} --dport {first}:{last} -j {chain.name}"))
+    entries.add(Entry(chain, f"{_match(route, route.node_port)} {jump}"))
 
 
 def _refuse(route: PortRoute, address: IPv4Address, verdict: str) -> Entry:
-    return Entry(REFUSED, 0, f"-d {address}/32 {_match(route, route.port)} {verdict}")
+    return Entry(REFUSED, f"-d {address}/32 {_match(route, route.port)} {verdict}")
 
 
 def _match(route: PortRoute, port: int, extra: str = "") -> str:

@@ -110,21 +110,26 @@ def parse_saved(text: str, tables: Collection[str]) -> Saved:
 
 @dataclass(frozen=True)
 class Changes:
-    """What to write: chains with their new rules, chains to delete, rules of system chains to add and to delete."""
+    """What to write."""
 
+    # Chains that are made, or emptied, and get these rules.
     written: Mapping[Chain, Rules] = field(default_factory=dict)
+    # Rules that chains get in addition to those that they have.
+    appended: Mapping[Chain, Sequence[str]] = field(default_factory=dict)
+    # Chains to delete.
     removed: Collection[Chain] = ()
+    # Rules of the system's chains to insert at the top, and to delete.
     hooked: Sequence[Hook] = ()
     unhooked: Sequence[Hook] = ()
 
     def __len__(self) -> int:
-        return len(self.written) + len(self.removed) + len(self.hooked) + len(self.unhooked)
+        return len(self.written) + len(self.appended) + len(self.removed) + len(self.hooked) + len(self.unhooked)
 
 
 def restore_text(changes: Changes) -> str:
     """The changes as input of `iptables-restore --noflush`."""
     lines: list[str] = []
-    tables = {chain.table for chain in (*changes.written, *changes.removed)}
+    tables = {chain.table for chain in (*changes.written, *changes.appended, *changes.removed)}
     tables |= {hook.chain.table for hook in (*changes.hooked, *changes.unhooked)}
     for table in sorted(tables):
         lines.append(f"*{table}")
@@ -132,7 +137,7 @@ def restore_text(changes: Changes) -> str:
         emptied = sorted(c.name for c in (*changes.written, *changes.removed) if c.table == table)
         lines += [f":{name} - [0:0]" for name in emptied]
         lines += [f"-D {h.chain.name} {h.rule}" for h in changes.unhooked if h.chain.table == table]
-        for chain, rules in changes.written.items():
+        for chain, rules in (*changes.written.items(), *changes.appended.items()):
             if chain.table == table:
                 lines += [f"-A {chain.name} {rule}" for rule in rules]
         lines += [f"-I {h.chain.name} 1 {h.rule}" for h in changes.hooked if h.chain.table == table]
@@ -167,9 +172,13 @@ class IptablesRouting:
         """As `RoutingBackend.sync`."""
         if not self._known:
             return await self.resync()
-        wanted = {chain: self._book.rules(chain) for chain in self._book.take_dirty()}
+        delta = self._book.take_delta()
+        wanted = {chain: self._book.rules(chain) for chain in delta.changed}
         changes = Changes(
-            written={chain: rules for chain, rules in wanted.items() if rules is not None},
+            written={c: rules for c, rules in wanted.items() if rules is not None and c not in delta.added},
+            # The kernel appends within a millisecond or two; before it frees the rules of a chain that is written
+            # anew it waits until nobody can be reading them any more, and that takes ten times as long.
+            appended=delta.added,
             removed=[chain for chain, rules in wanted.items() if rules is None],
         )
         await self._write(changes)
@@ -187,7 +196,7 @@ class IptablesRouting:
         return len(changes)
 
     async def _differences(self) -> Changes:
-        self._book.take_dirty()
+        self._book.take_delta()
         saved = await self._saved()
         wanted = {chain: self._book.rules(chain) or () for chain in self._book.chains()}
         return Changes(
@@ -199,6 +208,8 @@ class IptablesRouting:
 
     def _is_there(self, chain: Chain, rules: Rules, saved: Saved) -> bool:
         present = saved.chains.get(chain)
+        if present is not None and self._book.is_set(chain):
+            present = tuple(sorted(present))
         return present == rules or (present is not None and self._spelling.get(chain) == (rules, present))
 
     async def _learn_spelling(self, written: Mapping[Chain, Rules]) -> None:
@@ -206,6 +217,8 @@ class IptablesRouting:
         for chain, rules in written.items():
             present = saved.chains.get(chain)
             if present is not None and present != rules and len(present) == len(rules):
+                if self._book.is_set(chain):
+                    present = tuple(sorted(present))
                 self._spelling[chain] = (rules, present)
 
     async def _saved(self) -> Saved:

@@ -24,10 +24,9 @@ class Chain(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A rule in a chain that several owners write to; rules with a lower order come first."""
+    """A rule in a chain that several owners write to; such a chain is a set, its rules have no order."""
 
     chain: Chain
-    order: int
     rule: str
 
 
@@ -55,59 +54,86 @@ def chain_name(kind: str, *identity: object) -> str:
     return f"{PREFIX}{kind}-{base64.b32encode(digest).decode()[:16]}"
 
 
+@dataclass
+class Delta:
+    """What changed in a book: chains that differ, and those of them that only have rules more than before."""
+
+    changed: set[Chain] = field(default_factory=set)
+    added: dict[Chain, list[str]] = field(default_factory=dict)
+
+
 class RuleBook:
-    """The rules of all owners. Remembers which chains changed since they were last taken."""
+    """The rules of all owners. Remembers what changed since it was last asked for that."""
 
     def __init__(self) -> None:
         self._owners: dict[str, Compiled] = {}
         self._own: dict[Chain, tuple[str, ...]] = {}
-        self._shared: dict[Chain, Counter[tuple[int, str]]] = {}
-        self._dirty: set[Chain] = set()
+        self._shared: dict[Chain, Counter[str]] = {}
+        self._delta = Delta()
 
     def put(self, owner: str, share: Compiled) -> None:
         """Replace an owner's share; `NOTHING` removes it."""
         old = self._owners.pop(owner, NOTHING)
-        if share == old and share is not NOTHING:
-            self._owners[owner] = old
-            return
         if share is not NOTHING:
             self._owners[owner] = share
         for chain, rules in share.chains.items():
             if self._own.get(chain) != rules:
                 self._own[chain] = rules
-                self._dirty.add(chain)
+                self._differs(chain)
         for chain in old.chains.keys() - share.chains.keys():
             del self._own[chain]
-            self._dirty.add(chain)
+            self._differs(chain)
         for entry in share.entries - old.entries:
-            self._count(entry, 1)
+            self._add(entry)
         for entry in old.entries - share.entries:
-            self._count(entry, -1)
+            self._remove(entry)
 
     def rules(self, chain: Chain) -> tuple[str, ...] | None:
         """The rules of a chain; None when nobody needs it."""
         own, shared = self._own.get(chain), self._shared.get(chain)
         if own is None and shared is None:
             return None
-        return (own or ()) + tuple(rule for _, rule in sorted(shared or ()))
+        return (own or ()) + tuple(sorted(shared or ()))
+
+    def is_set(self, chain: Chain) -> bool:
+        """Whether the order of the chain's rules means nothing."""
+        return not self._own.get(chain)
 
     def chains(self) -> Iterable[Chain]:
         """Every chain that somebody needs."""
         return self._own.keys() | self._shared.keys()
 
-    def take_dirty(self) -> set[Chain]:
-        """The chains that changed since the last call."""
-        dirty, self._dirty = self._dirty, set()
-        return dirty
+    def take_delta(self) -> Delta:
+        """What changed since the last call."""
+        delta, self._delta = self._delta, Delta()
+        return delta
 
-    def _count(self, entry: Entry, change: int) -> None:
-        rules = self._shared.setdefault(entry.chain, Counter())
-        key = (entry.order, entry.rule)
-        before = rules[key]
-        rules[key] = before + change
-        if rules[key] == 0:
-            del rules[key]
-        if (before == 0) != (before + change == 0):
-            self._dirty.add(entry.chain)
-        if not rules:
-            del self._shared[entry.chain]
+    def _differs(self, chain: Chain) -> None:
+        self._delta.changed.add(chain)
+        self._delta.added.pop(chain, None)
+
+    def _add(self, entry: Entry) -> None:
+        chain, rule = entry
+        shared = self._shared.get(chain)
+        if shared is None:
+            shared = self._shared[chain] = Counter()
+            if chain not in self._own:
+                self._differs(chain)
+        shared[rule] += 1
+        if shared[rule] > 1:
+            return
+        if chain not in self._delta.changed:
+            self._delta.changed.add(chain)
+            self._delta.added[chain] = []
+        if chain in self._delta.added:
+            self._delta.added[chain].append(rule)
+
+    def _remove(self, entry: Entry) -> None:
+        chain, rule = entry
+        shared = self._shared[chain]
+        shared[rule] -= 1
+        if shared[rule] == 0:
+            del shared[rule]
+            self._differs(chain)
+        if not shared:
+            del self._shared[chain]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from ipaddress import IPv4Address
 
 import pytest
@@ -124,7 +125,7 @@ def test_a_service_that_goes_leaves_nothing() -> None:
         kernel = FakeIptables()
         backend = IptablesRouting(SETTINGS, kernel)
         await backend.sync()
-        empty = {table: dict(chains) for table, chains in kernel.tables.items()}
+        empty = copy.deepcopy(kernel.tables)
         backend.set_service(Key("default", "web"), routes())
         await backend.sync()
         assert kernel.tables != empty

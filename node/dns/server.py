@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 # Connections at once, and seconds that one may be idle; a client that needs more connects again.
 MAX_CONNECTIONS = 256
 IDLE = 10.0
+# Questions over UDP that wait for somebody else's answer; more are refused rather than kept in memory.
+MAX_WAITING = 4000
 
 # linux/in.h: bind before the address is on an interface (the bridge may be made later than this server).
 _IP_FREEBIND = 15
@@ -91,6 +93,8 @@ class DnsServer:
         answer = self._responder.answer_now(data, tcp=False)
         if isinstance(answer, bytes):
             transport.sendto(answer, client)
+        elif answer is not None and len(self._tasks) >= MAX_WAITING:
+            transport.sendto(wire.refuse(answer, Rcode.SERVFAIL), client)
         elif answer is not None:
             task = asyncio.create_task(self._later(answer, client, transport))
             self._tasks.add(task)

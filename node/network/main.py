@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Awaitable, Callable
 
 from kybern.backoff import Backoff
@@ -11,7 +12,7 @@ from kybern.client.informer import Informers
 from kybern.client.interface import Client
 from kybern.clock import Clock
 from kybern.config.models import NodeConfig
-from kybern.daemon import StartupError
+from kybern.daemon import StartupError, require_root
 from node.dns.directory import InformerDirectory
 from node.dns.responder import Responder
 from node.dns.server import DnsServer
@@ -74,7 +75,14 @@ class NetworkStack:
             await part.ready.wait()
 
     async def run(self) -> None:
-        """Run all parts until cancelled."""
+        """Run all parts until cancelled.
+
+        Raises:
+            StartupError: when this host cannot do it: no root, no iptables.
+        """
+        require_root("the pod network")
+        if shutil.which("iptables-restore") is None or shutil.which("iptables-save") is None:
+            raise StartupError("service routing needs iptables-save and iptables-restore: install iptables")
         parts = {
             "pod network": self._reconciler.run,
             "service routing": self.proxier.run,

@@ -29,6 +29,7 @@ Rules = tuple[str, ...]
 # The legacy tools wait this many seconds for the lock that they share.
 _LOCK_WAIT = "10"
 _TIMEOUT = 120.0
+_PROBE = Chain("filter", PREFIX + "PROBE")
 _JUMP = re.compile(rf"-[jg] {re.escape(PREFIX)}\S+$")
 
 
@@ -157,6 +158,9 @@ class IptablesRouting:
         self._known = False
         # Chains that this iptables prints in other words than we write them: what we wrote, and what it printed.
         self._spelling: dict[Chain, tuple[Rules, Rules]] = {}
+        # Whether the kernel knows SCTP; asked as soon as a Service needs it. The Services that do, with all routes.
+        self._sctp: bool | None = None
+        self._sctp_services: dict[Key, Sequence[PortRoute]] = {}
         self.set_nodes(())
 
     def set_nodes(self, addresses: Collection[IPv4Address]) -> None:
@@ -165,6 +169,11 @@ class IptablesRouting:
 
     def set_service(self, service: Key, routes: Sequence[PortRoute]) -> None:
         """As `RoutingBackend.set_service`."""
+        self._sctp_services.pop(service, None)
+        if any(route.protocol == "sctp" for route in routes):
+            self._sctp_services[service] = routes
+            if self._sctp is False:
+                routes = [route for route in routes if route.protocol != "sctp"]
         compiled = compile_service(routes, self._settings.pods, self._settings.services)
         self._book.put(f"service {service}", compiled)
 
@@ -172,6 +181,7 @@ class IptablesRouting:
         """As `RoutingBackend.sync`."""
         if not self._known:
             return await self.resync()
+        await self._check_sctp()
         delta = self._book.take_delta()
         wanted = {chain: self._book.rules(chain) for chain in delta.changed}
         changes = Changes(
@@ -188,12 +198,36 @@ class IptablesRouting:
         """As `RoutingBackend.resync`."""
         first = not self._known
         self._known = False
+        await self._check_sctp()
         changes = await self._differences()
         await self._write(changes)
         if changes.written and not first:
             # Repaired: were they changed, or does this iptables spell them in another way?
             await self._learn_spelling(changes.written)
         return len(changes)
+
+    async def _check_sctp(self) -> None:
+        """Do without SCTP where the kernel does not know it: one rule that it refuses would keep out all the others."""
+        if not self._sctp_services or self._sctp is not None:
+            return
+        self._sctp = await self._accepts("sctp")
+        if not self._sctp:
+            if not await self._accepts("tcp"):
+                self._sctp = None
+                raise RoutingError("iptables-restore takes no rules at all")
+            log.warning("this kernel's packet filter does not know SCTP: ports of that protocol are not routed")
+            for service, routes in list(self._sctp_services.items()):
+                self.set_service(service, routes)
+
+    async def _accepts(self, protocol: str) -> bool:
+        rule = f"-p {protocol} -m {protocol} --dport 1 -j RETURN"
+        try:
+            await self._commands.restore(restore_text(Changes(written={_PROBE: (rule,)})))
+            await self._commands.restore(restore_text(Changes(removed=[_PROBE])))
+        except RoutingError as error:
+            log.debug("%s", error)
+            return False
+        return True
 
     async def _differences(self) -> Changes:
         self._book.take_delta()

@@ -12,6 +12,19 @@ from tests.unit.proxy.objects import endpoint, service_document, slice_document
 pytestmark = pytest.mark.lab
 
 
+def test_a_node_without_pods_reaches_services_all_the_same(network: Lab) -> None:
+    """Its bridge has no port, so the link is down as far as the kernel is concerned."""
+    n2 = network.nodes[1]
+    network.outside.serve("master", 6443)
+    ports = [{"name": "https", "port": 6443}]
+    network.put("endpointslices", slice_document([endpoint("192.168.77.100", "")], service="api", ports=ports))
+    network.put("services", service_document("api", "10.96.0.1", ports=[{"name": "https", "port": 443}]))
+    network.in_force()
+    assert "NO-CARRIER" in n2.ns.run("ip", "link", "show", "kyb0")
+    assert n2.ns.ask("10.96.0.1", 443) == f"master {n2.address}"
+    assert n2.ns.run("dig", "@10.96.0.10", "+short", "api.default.svc.cluster.local") == "10.96.0.1\n"
+
+
 def test_nothing_of_ours_is_left_and_everything_else_is(network: Lab) -> None:
     n1 = network.nodes[0]
     _, a_ip = network.pod("a", n1)

@@ -15,6 +15,7 @@ from node.proxy.iptables import IptablesRouting, parse_saved
 from node.proxy.model import PortRoute, resolve
 from tests.unit.proxy.objects import SETTINGS, as_service, as_slice, endpoint, service_document, slice_document
 
+WEB = Key("default", "web")
 DOCKER = """*filter
 :FORWARD DROP [0:0]
 :DOCKER-USER - [0:0]
@@ -35,6 +36,7 @@ class FakeIptables:
         self.saves = 0
         self.restored: list[str] = []
         self.fail = 0
+        self.unknown = ""
         # What this iptables prints instead of what it was given.
         self.spelling: tuple[str, str] = ("", "")
         self._apply(text)
@@ -52,6 +54,8 @@ class FakeIptables:
         if self.fail:
             self.fail -= 1
             raise RoutingError("iptables-restore: somebody holds the lock")
+        if self.unknown and self.unknown in text:
+            raise RoutingError(f"iptables-restore: unknown {self.unknown}")
         self.restored.append(text)
         self._apply(text)
 
@@ -87,7 +91,7 @@ def test_the_first_sync_adds_what_is_missing_and_touches_nothing_else() -> None:
     async def main() -> None:
         kernel = FakeIptables(DOCKER)
         backend = IptablesRouting(SETTINGS, kernel)
-        backend.set_service(Key("default", "web"), routes())
+        backend.set_service(WEB, routes())
         await backend.sync()
         assert kernel.tables["filter"]["FORWARD"] == [
             "-m comment --comment kybern -j KYB-FORWARD",
@@ -126,10 +130,10 @@ def test_a_service_that_goes_leaves_nothing() -> None:
         backend = IptablesRouting(SETTINGS, kernel)
         await backend.sync()
         empty = copy.deepcopy(kernel.tables)
-        backend.set_service(Key("default", "web"), routes())
+        backend.set_service(WEB, routes())
         await backend.sync()
         assert kernel.tables != empty
-        backend.set_service(Key("default", "web"), ())
+        backend.set_service(WEB, ())
         await backend.sync()
         assert kernel.tables == empty
 
@@ -140,17 +144,17 @@ def test_a_restart_finds_its_rules_and_writes_only_what_changed_meanwhile() -> N
     async def main() -> None:
         kernel = FakeIptables()
         first = IptablesRouting(SETTINGS, kernel)
-        first.set_service(Key("default", "web"), routes())
+        first.set_service(WEB, routes())
         first.set_service(Key("default", "gone"), routes("gone", "10.96.1.1"))
         await first.sync()
         count = len(kernel.restored)
         same = IptablesRouting(SETTINGS, kernel)
-        same.set_service(Key("default", "web"), routes())
+        same.set_service(WEB, routes())
         same.set_service(Key("default", "gone"), routes("gone", "10.96.1.1"))
         assert await same.sync() == 0
         assert len(kernel.restored) == count
         changed = IptablesRouting(SETTINGS, kernel)
-        changed.set_service(Key("default", "web"), routes())
+        changed.set_service(WEB, routes())
         await changed.sync()
         assert "10.96.1.1" not in await kernel.save()
         assert "KYB-SVC" in await kernel.save()
@@ -162,7 +166,7 @@ def test_a_full_comparison_repairs_what_others_did() -> None:
     async def main() -> None:
         kernel = FakeIptables(DOCKER)
         backend = IptablesRouting(SETTINGS, kernel)
-        backend.set_service(Key("default", "web"), routes())
+        backend.set_service(WEB, routes())
         await backend.sync()
         right = await kernel.save()
         # Somebody flushed a chain, took a hook away, doubled another, and left an old chain with a hook of its own.
@@ -184,7 +188,7 @@ def test_an_iptables_with_another_spelling_is_not_repaired_for_ever() -> None:
     async def main() -> None:
         kernel = FakeIptables()
         backend = IptablesRouting(SETTINGS, kernel)
-        backend.set_service(Key("default", "web"), routes())
+        backend.set_service(WEB, routes())
         kernel.spelling = ("--random-fully", "--random --fully")
         await backend.sync()
         assert await backend.resync() > 0
@@ -200,7 +204,7 @@ def test_after_a_failure_everything_is_compared() -> None:
         kernel = FakeIptables()
         backend = IptablesRouting(SETTINGS, kernel)
         await backend.sync()
-        backend.set_service(Key("default", "web"), routes())
+        backend.set_service(WEB, routes())
         kernel.fail = 1
         with pytest.raises(RoutingError, match="lock"):
             await backend.sync()
@@ -208,6 +212,45 @@ def test_after_a_failure_everything_is_compared() -> None:
         await backend.sync()
         assert kernel.saves == saves + 1
         assert "10.244.1.5:8080" in await kernel.save()
+
+    run_virtual(main())
+
+
+@pytest.mark.parametrize("unknown", ["", "-p sctp"])
+def test_a_kernel_without_sctp_routes_everything_else(unknown: str) -> None:
+    async def main() -> None:
+        kernel = FakeIptables()
+        kernel.unknown = unknown
+        backend = IptablesRouting(SETTINGS, kernel)
+        await backend.sync()
+        ports = [{"name": "a", "port": 80}, {"name": "b", "port": 81, "protocol": "SCTP"}]
+        offered = [{"name": "a", "port": 8080}, {"name": "b", "port": 8081, "protocol": "SCTP"}]
+        for name, ip in (("one", "10.96.0.21"), ("two", "10.96.0.22")):
+            slices = [as_slice(slice_document([endpoint("10.244.1.5")], service=name, ports=offered))]
+            found = resolve(as_service(service_document(name, ip, ports=ports)), slices, "n1")
+            backend.set_service(Key("default", name), found)
+            await backend.sync()
+            text = await kernel.save()
+            assert f"-d {ip}/32 -p tcp" in text
+            assert (f"-d {ip}/32 -p sctp" in text) == (not unknown)
+            assert "KYB-PROBE" not in text
+        assert await backend.resync() == 0
+
+    run_virtual(main())
+
+
+def test_a_packet_filter_that_takes_nothing_says_nothing_about_sctp() -> None:
+    async def main() -> None:
+        kernel = FakeIptables()
+        backend = IptablesRouting(SETTINGS, kernel)
+        ports = [{"name": "b", "port": 81, "protocol": "SCTP"}]
+        slices = [as_slice(slice_document([endpoint("10.244.1.5")], ports=ports))]
+        backend.set_service(WEB, resolve(as_service(service_document(ports=ports)), slices, "n1"))
+        kernel.fail = 2
+        with pytest.raises(RoutingError, match="no rules at all"):
+            await backend.sync()
+        await backend.sync()
+        assert "-p sctp" in await kernel.save()
 
     run_virtual(main())
 

@@ -103,17 +103,24 @@ class Proxier:
         for number, key in enumerate(changed):
             if number % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)
-            service = self._informers.services.get(key)
-            routes = () if service is None else resolve(service, self._informers.slices_of(key), self._node)
-            old = self._routes.get(key, ())
-            if routes == old:
-                continue
-            self._note_udp(key, old, routes)
-            self._backend.set_service(key, routes)
-            if routes:
-                self._routes[key] = routes
-            else:
-                del self._routes[key]
+            try:
+                self._update_service(key)
+            except Exception:
+                # One Service that this code cannot read must not keep the others from their changes.
+                log.exception("service %s cannot be routed", key)
+
+    def _update_service(self, key: Key) -> None:
+        service = self._informers.services.get(key)
+        routes = () if service is None else resolve(service, self._informers.slices_of(key), self._node)
+        old = self._routes.get(key, ())
+        if routes == old:
+            return
+        self._note_udp(key, old, routes)
+        self._backend.set_service(key, routes)
+        if routes:
+            self._routes[key] = routes
+        else:
+            del self._routes[key]
 
     def _node_addresses(self) -> set[IPv4Address]:
         found = (parse_address(node.internal_ip) for node in self._informers.nodes.all())

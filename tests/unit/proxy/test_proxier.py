@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from ipaddress import IPv4Address
 from typing import Any
 
+import pytest
+
 from kybern.api import resources
+from kybern.api.types import EndpointSlice, Service
 from kybern.client.fake import FakeClient
 from kybern.client.informer import Informers
 from kybern.clock import LoopClock, run_virtual
 from kybern.key import Key
 from node.network.informers import NetworkInformers
+from node.proxy import proxier
 from node.proxy.conntrack import Expected, Flow
 from node.proxy.interface import FakeRouting
-from node.proxy.model import Target
+from node.proxy.model import PortRoute, Target, resolve
 from node.proxy.proxier import RESYNC_INTERVAL, Proxier
 from tests.unit.proxy.objects import endpoint, service_document, slice_document
 
@@ -205,5 +209,27 @@ def test_flows_of_node_ports_are_those_to_this_host() -> None:
             assert expected.is_stale(flow(str(here), str(here)), lambda a: a == here)
             assert not expected.is_stale(flow(str(here), "10.244.1.5"), lambda a: a == here)
             assert not expected.is_stale(flow("192.0.2.1", "192.0.2.1"), lambda a: a == here)
+
+    run_virtual(main())
+
+
+def test_a_service_that_cannot_be_read_harms_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def resolve_or_fail(service: Service, slices: Iterable[EndpointSlice], node: str) -> tuple[PortRoute, ...]:
+        if service.name == "poison":
+            raise LookupError("what is this")
+        return resolve(service, slices, node)
+
+    monkeypatch.setattr(proxier, "resolve", resolve_or_fail)
+
+    async def main() -> None:
+        world = World()
+        world.put(service_document("poison", "10.96.0.66"))
+        world.put(service_document(), slice_document([endpoint("10.244.1.5")]))
+        async with world.running():
+            await world.proxier.ready.wait()
+            assert set(world.backend.active) == {WEB}
+            assert "service default/poison cannot be routed" in caplog.text
 
     run_virtual(main())

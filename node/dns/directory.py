@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address
 from typing import Protocol
 
-from kybern.api.types import Endpoint, EndpointSlice, Service
+from kybern.api.types import Endpoint, EndpointSlice, Node, Service
 from kybern.key import Key
 from node.network.informers import NetworkInformers, service_of
 
@@ -91,11 +91,11 @@ class InformerDirectory:
             tags = []
             for state in (old, new):
                 if state is not None:
-                    tags += [
-                        service_tag(state.key),
-                        namespace_tag(state.namespace),
-                        *map(address_tag, _cluster_ips(state)),
-                    ]
+                    tags += [service_tag(state.key), namespace_tag(state.namespace)]
+                    tags += map(address_tag, _cluster_ips(state))
+                    # What its endpoints' addresses are called depends on it as well.
+                    for endpoints in self.slices(state.key):
+                        tags += map(address_tag, _endpoint_addresses(endpoints))
             handler(tags)
 
         def slice_changed(old: EndpointSlice | None, new: EndpointSlice | None) -> None:
@@ -105,8 +105,12 @@ class InformerDirectory:
                     tags += [service_tag(service_of(state)), *map(address_tag, _endpoint_addresses(state))]
             handler(tags)
 
+        def node_changed(old: Node | None, new: Node | None) -> None:
+            handler([address_tag(node.internal_ip) for node in (old, new) if node is not None])
+
         self._informers.services.on_change(service_changed)
         self._informers.slices.on_change(slice_changed)
+        self._informers.nodes.on_change(node_changed)
 
 
 def service_tag(key: Key) -> str:

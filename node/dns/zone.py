@@ -93,10 +93,12 @@ class Zone:
         if len(rest) == 1:
             return _NO_DATA
         address = undashed(rest[0]) if len(rest) == 2 else None
-        # Any address would do for the specification, but then anybody could make a certificate's name point anywhere.
-        if address is None or not (address in self._settings.pods or self._directory.is_node(address)):
+        if address is None:
             return _NO_NAME
-        return _of_type(kind, Record(name, Type.A, address))
+        # Any address would do for the specification, but then anybody could make a certificate's name point anywhere.
+        known = address in self._settings.pods or self._directory.is_node(address)
+        found = _of_type(kind, Record(name, Type.A, address)) if known else _NO_NAME
+        return _tagged(found, address_tag(str(address)))
 
     def _below_svc(self, rest: Labels, name: Labels, kind: int) -> Answer:
         if len(rest) == 1:

@@ -277,8 +277,9 @@ class Links:
         return {interface.ip for _, interface in self._addresses()}
 
     def uplink(self, address: IPv4Address) -> Uplink | None:
-        """The interface that has the node's address; None when none has it."""
-        index = next((i for i, interface in self._addresses() if interface.ip == address), None)
+        """The interface that has the node's address; None when none but the loopback interface has it."""
+        links = (i for i, interface in self._addresses() if interface.ip == address and i != _LOOPBACK)
+        index = next(links, None)
         if index is None:
             return None
         request = Request("reading the uplink", RTM_GETLINK, message(ifinfmsg, {"index": index}, [_SKIP_STATISTICS]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import dnslib
 
 from kybern.api import resources
+from kybern.api.resources import Resource
 from kybern.client.fake import FakeClient
 from kybern.client.informer import Informers
 from kybern.clock import run_virtual
@@ -105,6 +107,37 @@ def test_answers_follow_the_cluster_at_once() -> None:
             assert (await world.ask("db-1." + db)).header.rcode == Rcode.NXDOMAIN
 
     run_virtual(main())
+
+
+def test_what_was_denied_is_not_denied_once_it_is_there() -> None:
+    """Every kind of name, asked before and after what it depends on."""
+    late = service_document("late", "None", namespace="new", ports=[{"name": "sql", "port": 1}])
+    node = {"metadata": {"name": "n9"}, "status": {"addresses": [{"type": "InternalIP", "address": "192.168.7.19"}]}}
+    slices = slice_document(
+        [pod("10.244.5.5", "x-0")], service="late", namespace="new", ports=[{"name": "sql", "port": 2}]
+    )
+    questions = {
+        ("late.new.svc.cluster.local", "A"): ["10.244.5.5"],
+        ("x-0.late.new.svc.cluster.local", "A"): ["10.244.5.5"],
+        ("_sql._tcp.late.new.svc.cluster.local", "SRV"): ["0 100 2 x-0.late.new.svc.cluster.local."],
+        ("5.5.244.10.in-addr.arpa", "PTR"): ["x-0.late.new.svc.cluster.local."],
+        ("192-168-7-19.new.pod.cluster.local", "A"): ["192.168.7.19"],
+    }
+    parts = [(resources.SERVICES, late), (resources.ENDPOINT_SLICES, slices), (resources.NODES, node)]
+
+    async def main(order: tuple[tuple[Resource, dict[str, Any]], ...]) -> None:
+        world = World([], [])
+        async with world.running():
+            for resource, document in order:
+                for name, kind in questions:
+                    await world.ask(name, kind)
+                world.client.put(resource, document)
+                await asyncio.sleep(0.01)
+            for (name, kind), want in questions.items():
+                assert texts(await world.ask(name, kind)) == want, (name, [r.plural for r, _ in order])
+
+    for order in itertools.permutations(parts):
+        run_virtual(main(order))
 
 
 def test_nothing_is_denied_before_everything_is_known() -> None:

@@ -46,7 +46,7 @@ class NetworkStack:
             StartupError: when the configuration's ranges or addresses are not valid; the text names the field.
         """
         settings = settings_of(config)
-        self._informers = informers or Informers(client)
+        self._informers = Informers(client) if informers is None else informers
         self._runs_informers = informers is None
         shared = self.informers = NetworkInformers(self._informers)
         reach = DirectReach()

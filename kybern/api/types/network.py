@@ -42,6 +42,8 @@ class ServiceSpec(View):
     cluster_ips: tuple[str, ...] = msgspec.field(default=(), name="clusterIPs")
     external_ips: tuple[str, ...] = msgspec.field(default=(), name="externalIPs")
     external_name: str = ""
+    # Client ranges that a load balancer address is open to; empty for all.
+    load_balancer_source_ranges: tuple[str, ...] = ()
     session_affinity: str = "None"
     session_affinity_config: SessionAffinityConfig | None = None
     external_traffic_policy: str = ""
@@ -54,10 +56,31 @@ class ServiceSpec(View):
         return self.cluster_ip == "None"
 
 
+class LoadBalancerIngress(View):
+    """One address of a load balancer. `ip_mode` says whether packets arrive with it (`VIP`) or not (`Proxy`)."""
+
+    ip: str = ""
+    hostname: str = ""
+    ip_mode: str = "VIP"
+
+
+class LoadBalancerStatus(View):
+    """What a load balancer gave the Service."""
+
+    ingress: tuple[LoadBalancerIngress, ...] = ()
+
+
+class ServiceStatus(View):
+    """What a Service has."""
+
+    load_balancer: LoadBalancerStatus = msgspec.field(default_factory=LoadBalancerStatus)
+
+
 class Service(Object):
     """A stable name and address for a set of pods."""
 
     spec: ServiceSpec = msgspec.field(default_factory=ServiceSpec)
+    status: ServiceStatus = msgspec.field(default_factory=ServiceStatus)
 
 
 class EndpointConditions(View):

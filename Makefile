@@ -25,3 +25,8 @@ lint: $(VENV)/.installed ## Types, style, import rules
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+# What takes minutes is last, so that what is quick to find fails quickly.
+test: lint ## Everything that CI runs
+	@$(BIN)/pytest -q tests/unit tests/property
+	@$(BIN)/pytest -q tests/integration tests/lab

@@ -1,0 +1,117 @@
+"""What the state machine and the etcd services see of Raft, and what Raft sees of the state machine.
+
+Implementations: `store.raft.node` (PySyncObj, hardened) and `store.raft.local` (one member without disk or network, for
+tests of what is above).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class RaftUnavailable(Exception):  # noqa: N818 - a state of the cluster, not a mistake
+    """No leader could be reached in time, or leadership was lost. A proposal may or may not have been committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A voting member, as the group knows it. `id` is stable over restarts (etcd's uint64 member id)."""
+
+    id: int
+    name: str
+    peer_address: str
+    client_address: str
+
+
+@dataclass(frozen=True, slots=True)
+class RaftStatus:
+    """What this member knows now. `leader` is None while there is none that it has heard of recently."""
+
+    member: Member
+    leader: Member | None
+    term: int
+    commit_index: int
+    applied_index: int
+    log_bytes: int
+    members: Sequence[Member]
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What goes with a command into the state machine, the same on every member."""
+
+    # Index of the command: grows by one with every command, group commit or not.
+    index: int
+    term: int
+    # The leader's wall clock when it appended the command, in milliseconds since the epoch; never goes back along the
+    # log. The only clock that the state machine may use.
+    now_ms: int
+
+
+class StateMachine(Protocol):
+    """Applies committed commands. Deterministic, and never raises: errors are results."""
+
+    def apply(self, command: bytes, applied: Applied) -> object:
+        """Apply one command; the result reaches the proposer, when it waits on this member, and nobody else."""
+        ...
+
+    def caught_up(self) -> None:
+        """Called after each batch of applied commands: the time to wake watchers."""
+        ...
+
+
+class Raft(Protocol):
+    """One member. Proposals and reads may be made on any member: followers pass them to the leader."""
+
+    async def start(self, machine: StateMachine) -> None:
+        """Replay the log's committed part into the machine as it becomes known, join the group and take part.
+
+        Raises:
+            StartupError: when the data directory cannot be used (another member's, corrupt, not writable) or the peer
+                address cannot be listened on.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Leave the loop in order; everything acknowledged is on disk already."""
+        ...
+
+    async def propose(self, command: bytes) -> object:
+        """Commit a command and return what the state machine of *this* member made of it.
+
+        The command is durable on a majority, and applied here, when this returns: a read that follows on this member
+        sees it.
+
+        Raises:
+            RaftUnavailable: no leader, or lost leadership; the command may have been committed all the same.
+        """
+        ...
+
+    async def read_barrier(self) -> None:
+        """Wait until this member has applied everything that was committed before the call (ReadIndex).
+
+        Callers that wait at the same time share one round of heartbeats.
+
+        Raises:
+            RaftUnavailable: when no leader confirms that it still leads.
+        """
+        ...
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this member leads, as far as it knows."""
+        ...
+
+    def status(self) -> RaftStatus:
+        """What this member knows now."""
+        ...
+
+    def on_leadership(self, handler: Callable[[bool], None]) -> None:
+        """Call `handler` on the loop whenever this member begins (True) or ceases (False) to lead."""
+        ...
+
+    def metrics(self) -> Mapping[str, float]:
+        """Counters and gauges by name, for people and tests: proposals, appends, fsync seconds and so on."""
+        ...

@@ -1,0 +1,168 @@
+"""One connection between two members: frames of a 4-byte length and a message, a first Hello, pings, a bounded buffer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from kybern.pki import Identity, identity_of_der
+from store.raft import messages
+from store.raft.messages import Hello, InvalidMessage, Message, Ping
+
+log = logging.getLogger(__name__)
+
+_LENGTH = struct.Struct(">I")
+# Before a peer has said who it is, it may send no more than that.
+_MAX_HELLO_BYTES = 4096
+# What may wait for a peer; more is not taken, and Raft sends it again.
+MAX_BUFFERED_BYTES = 4 << 20
+
+GROUP_MEMBERS = "kybern:store"
+
+
+class Owner(Protocol):
+    """Whose connections these are."""
+
+    def made(self, connection: Connection) -> None:
+        """TLS is established; nothing is known of the peer but its certificate's authority."""
+        ...
+
+    def accepts(self, identity: Identity, hello: Hello, expected: str) -> str | None:
+        """Why the peer is not let in; None when it is."""
+        ...
+
+    def opened(self, connection: Connection) -> None:
+        """The peer is known and said hello."""
+        ...
+
+    def received(self, connection: Connection, message: Message) -> None:
+        """A message came; InvalidMessage closes the connection."""
+        ...
+
+    def drained(self, connection: Connection) -> None:
+        """There is room again for what was refused."""
+        ...
+
+    def closed(self, connection: Connection) -> None:
+        """The connection is gone; called once, also for one that was never opened."""
+        ...
+
+
+class Connection(asyncio.Protocol):
+    """Either side of a connection. `peer` is the other member's name once its certificate and Hello were accepted.
+
+    `expected`: whom this side dialled; empty on the side that was dialled.
+    """
+
+    def __init__(self, owner: Owner, hello: Hello, now: Callable[[], float], expected: str = "") -> None:
+        self._owner = owner
+        self._expected = expected
+        self.gone = asyncio.Event()
+        self._hello = hello
+        self._now = now
+        self._transport: asyncio.Transport | None = None
+        self._identity = Identity("")
+        self._buffer = bytearray()
+        self._refused = False
+        self.peer = ""
+        self.heard = self.sent = now()
+
+    # --- towards the owner
+
+    def send(self, message: Message) -> bool:
+        """Send unless the peer is too slow; False when the message was not taken."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return False
+        if transport.get_write_buffer_size() > MAX_BUFFERED_BYTES:
+            self._refused = True
+            return False
+        data = messages.encode(message)
+        transport.write(_LENGTH.pack(len(data)) + data)
+        self.sent = self._now()
+        return True
+
+    def ping(self, idle: float) -> None:
+        """Send a ping when nothing was sent for `idle` seconds."""
+        if self._now() - self.sent >= idle:
+            self.send(Ping())
+
+    def close(self, reason: str = "") -> None:
+        """Close at once; the reason is logged."""
+        if self._transport is not None and not self._transport.is_closing():
+            if reason:
+                log.warning("closing the connection with %s: %s", self.peer or self._remote(), reason)
+            self._transport.abort()
+
+    # --- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """TLS is done: see who it is and say hello."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=MAX_BUFFERED_BYTES)
+        tls = transport.get_extra_info("ssl_object")
+        der = tls.getpeercert(binary_form=True) if tls is not None else None
+        if not der:
+            self.close("it showed no certificate")
+            return
+        self._identity = identity_of_der(der)
+        self._owner.made(self)
+        self.send(self._hello)
+
+    def data_received(self, data: bytes) -> None:
+        """Take frames out of what came."""
+        self.heard = self._now()
+        buffer = self._buffer
+        buffer += data
+        at = 0
+        try:
+            while len(buffer) - at >= _LENGTH.size:
+                (length,) = _LENGTH.unpack_from(buffer, at)
+                if length > (messages.MAX_FRAME_BYTES if self.peer else _MAX_HELLO_BYTES):
+                    raise InvalidMessage(f"a frame of {length} bytes")  # noqa: TRY301 - one place that closes
+                end = at + _LENGTH.size + length
+                if len(buffer) < end:
+                    break
+                message = messages.decode(bytes(buffer[at + _LENGTH.size : end]))
+                at = end
+                self._dispatch(message)
+                if self._transport is None or self._transport.is_closing():
+                    return
+        except InvalidMessage as error:
+            self.close(f"not a valid frame: {error}")
+            return
+        del buffer[:at]
+
+    def resume_writing(self) -> None:
+        """The buffer is empty enough again."""
+        if self._refused:
+            self._refused = False
+            self._owner.drained(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        self._transport = None
+        self.gone.set()
+        self._owner.closed(self)
+
+    def _dispatch(self, message: Message) -> None:
+        if not self.peer:
+            if not isinstance(message, Hello):
+                raise InvalidMessage("the first message is not a hello")
+            reason = self._owner.accepts(self._identity, message, self._expected)
+            if reason is not None:
+                self.close(reason)
+                return
+            self.peer = message.name
+            self._owner.opened(self)
+        elif isinstance(message, Hello):
+            raise InvalidMessage("a second hello")
+        elif not isinstance(message, Ping):
+            self._owner.received(self, message)
+
+    def _remote(self) -> str:
+        address = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return f"{address[0]}:{address[1]}" if address else "a peer"

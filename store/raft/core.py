@@ -1,0 +1,782 @@
+# ruff: noqa: N802, N803 - overridden names are PySyncObj's
+"""PySyncObj's Raft, with the repairs that make it safe: `overrides.OVERRIDDEN` lists each one and why.
+
+PySyncObj decides elections, log matching and commit. It reads and writes the log through `LogView`, speaks through
+`RaftTransport` (dicts inside, `messages` outside), and is driven by `tick` and `receive` on the daemon's loop. Nothing in
+here waits: what must reach the disk first is held back until `on_durable`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pysyncobj import SyncObj, SyncObjConf
+from pysyncobj import syncobj as stock
+from pysyncobj.node import Node
+from pysyncobj.transport import Transport
+
+from kybern.daemon import StartupError
+from store.raft import messages
+from store.raft.datadir import Vote
+from store.raft.journal import Journal
+
+log = logging.getLogger(__name__)
+
+# Uncommitted entries that a leader has at a time: more proposals wait and make the next group larger.
+MAX_UNCOMMITTED = 4
+# Payload of one append; a larger single entry goes alone and whole.
+_APPEND_BYTES = 1 << 20
+# A follower whose disk is this far behind takes nothing more until it has caught up.
+_MAX_PENDING_BYTES = 64 << 20
+# About how many commands are applied in one tick, so that a replay does not hold up heartbeats.
+_APPLY_PER_TICK = 512
+
+
+class CommittedConflict(Exception):  # noqa: N818 - names what must never be
+    """A leader's entries contradict committed ones: two leaders of a term, or a member that lost its disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds; see StoreConfig."""
+
+    heartbeat: float
+    election_min: float
+    election_max: float
+
+
+class VoteStore(Protocol):
+    """Keeps term and vote over restarts."""
+
+    def load_vote(self) -> Vote:
+        """What was saved last."""
+        ...
+
+    def save_vote(self, vote: Vote) -> None:
+        """Make it durable before returning; OSError when that fails."""
+        ...
+
+
+class Wire(Protocol):
+    """Sends a message to a member; False when it was not taken (no connection, or too much waits for it already)."""
+
+    def send(self, peer: str, message: messages.Message) -> bool:
+        """Never blocks and never raises."""
+        ...
+
+
+class Hooks(Protocol):
+    """What the core asks of the node around it."""
+
+    def apply(self, index: int, term: int, entry: bytes) -> int:
+        """Apply a committed entry; how much work it was, in commands."""
+        ...
+
+    def next_group(self, term: int, not_before_ms: int) -> tuple[int, bytes] | None:
+        """Clock and bytes of the next entry to append as the leader of `term`, if anything waits."""
+        ...
+
+    def leading(self, leads: bool) -> None:
+        """This member began or ceased to lead."""
+        ...
+
+    def kick(self) -> None:
+        """Run another tick soon."""
+        ...
+
+
+class LogView:
+    """The journal as PySyncObj reads and writes its log: a sequence of (payload, index, term)."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+
+    def add(self, command: bytes, idx: int, term: int) -> None:
+        """Append an entry."""
+        self.journal.append(idx, term, command)
+
+    def deleteEntriesFrom(self, position: int) -> None:
+        """Cut the log; only ever asked for after a real conflict."""
+        self.journal.truncate_from(self.journal.base_index + position)
+
+    def __len__(self) -> int:
+        return self.journal.last_index - self.journal.base_index + 1
+
+    def __getitem__(self, item: int | slice) -> Any:
+        # Payloads stay on disk: PySyncObj's own code looks at index and term alone, everything else is overridden.
+        count = len(self)
+        if isinstance(item, slice):
+            return [self._entry(position) for position in range(*item.indices(count))]
+        return self._entry(item if item >= 0 else count + item)
+
+    def _entry(self, position: int) -> tuple[bytes, int, int]:
+        index = self.journal.base_index + position
+        return b"", index, self.journal.term_at(index)
+
+    def setRaftCommitIndex(self, index: int) -> None:
+        """Not kept: a leader tells it again, and it is never to be trusted over the log."""
+
+    def setCurrentTerm(self, term: int, voted: str | None) -> None:
+        """Saved already, by the override that calls this."""
+
+    def onOneSecondTimer(self) -> None:
+        """Nothing is kept for later."""
+
+    def _destroy(self) -> None:
+        """The node closes the journal."""
+
+
+class RaftTransport(Transport):
+    """Between PySyncObj's dicts and the wire's messages."""
+
+    def __init__(self, wire: Wire) -> None:
+        super().__init__(None, None, None)
+        self._wire = wire
+        # Whether vote requests say that the leader asked for the election.
+        self.transfer = False
+
+    def send(self, node: Node, message: dict[str, Any]) -> bool:
+        """Send one of PySyncObj's messages."""
+        if self.transfer and message["type"] == "request_vote":
+            message = message | {"transfer": True}
+        return self._wire.send(node.id, to_wire(message))
+
+
+class _NullPoller:
+    """PySyncObj polls sockets at the end of a tick; ours are the loop's."""
+
+    def poll(self, _timeout: float) -> None:
+        return
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a leader knows of a follower besides PySyncObj's nextIndex and matchIndex."""
+
+    sent_commit: int = 0
+    # Highest sequence that a reply of this term brought back.
+    answered: int = 0
+    # Resets that answer appends up to here are stale: the follower was sent other entries since.
+    reset_floor: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """An acknowledgement that waits for the disk."""
+
+    node: Node
+    index: int
+    reply: dict[str, Any]
+
+
+class HardenedRaft(SyncObj):
+    """One member's Raft. All methods are called on the loop."""
+
+    def __init__(
+        self,
+        name: str,
+        others: Iterable[str],
+        timing: Timing,
+        journal: Journal,
+        votes: VoteStore,
+        wire: Wire,
+        hooks: Hooks,
+    ) -> None:
+        self.journal = journal
+        self._votes = votes
+        self._hooks = hooks
+        self._timing = timing
+        self._name = name
+        self._nodes = {other: Node(other) for other in others}
+        self._progress = {node: Progress() for node in self._nodes.values()}
+        self._held: list[_Held] = []
+        # Set while an append is handled: what its reply must bring back, and whether it holds entries.
+        self._answering = 0
+        self._answering_entries = False
+        self.append_sequence = 0
+        # How far the log was committed when the tick began, and where PySyncObj was told to look from.
+        self._commit_before = 0
+        self._commit_from: int | None = None
+        self._leader_heard = float("-inf")
+        self._trial_votes: set[str] = set()
+        self._ballots: set[str] = set()
+        self._may_campaign = False
+        self._last_clock_ms = 0
+        # False while the disk takes nothing: then this member neither leads nor stands for election.
+        self.may_lead = True
+        self.stale_replies = 0
+        self._raft_transport = RaftTransport(wire)
+        conf = _conf(timing, self._state_changed)
+        super().__init__(Node(name), list(self._nodes.values()), conf, transport=self._raft_transport, nodeClass=Node)
+        self._poller: Any = _NullPoller()
+        vote = votes.load_vote()
+        self._SyncObj__raftLog: Any = LogView(journal)
+        self._SyncObj__raftCurrentTerm: int = max(vote.term, journal.last_term)
+        self._SyncObj__votedForNodeId: str | None = vote.voted_for or None if vote.term >= journal.last_term else None
+        self._SyncObj__raftCommitIndex: int = journal.base_index
+        self._SyncObj__raftLastApplied: int = journal.base_index
+
+    # --- driving and asking
+
+    def tick(self) -> None:
+        """Do what is due: elections, commit, apply, append, send."""
+        self._onTick(0.0)
+
+    def receive(self, peer: str, message: messages.Message) -> None:
+        """Handle a peer's message.
+
+        Raises:
+            InvalidMessage: when no correct member would have sent it.
+            CommittedConflict: when following it would undo committed entries.
+            OSError: when term and vote could not be saved; nothing was answered.
+        """
+        try:
+            self._SyncObj__onMessageReceived(self._nodes[peer], from_wire(message))
+        except OSError:
+            self.retreat()
+            raise
+
+    def connected(self, peer: str) -> None:
+        """A connection to the peer is there: what the last one swallowed is sent again."""
+        node = self._nodes[peer]
+        self._SyncObj__onNodeConnected(node)
+        if self._isLeader():
+            self._progress[node].sent_commit = 0
+            match = self._SyncObj__raftMatchIndex[node]
+            # Without a match of this term yet, the next append finds out where the logs part.
+            if match > self.journal.base_index:
+                self._SyncObj__raftNextIndex[node] = match + 1
+
+    def disconnected(self, peer: str) -> None:
+        """The connection to the peer is gone."""
+        self._SyncObj__onNodeDisconnected(self._nodes[peer])
+
+    def on_durable(self) -> None:
+        """The disk has more of the log: send the acknowledgements that waited for it."""
+        ready = [held for held in self._held if held.index <= self.journal.durable_index]
+        self._held = [held for held in self._held if held.index > self.journal.durable_index]
+        for held in ready:
+            # A reply to a leader of an earlier term acknowledges nothing any more.
+            if held.reply["term"] == self._SyncObj__raftCurrentTerm:
+                self._transport_send(held.node, held.reply)
+
+    def retreat(self) -> None:
+        """Stop leading or standing for election: the disk does not keep up with what that would promise."""
+        self._SyncObj__setState(stock._RAFT_STATE.FOLLOWER)
+        self._SyncObj__raftLeader = None
+        self._await_election()
+
+    @property
+    def term(self) -> int:
+        """The current term."""
+        return int(self._SyncObj__raftCurrentTerm)
+
+    @property
+    def commit_index(self) -> int:
+        """Entries up to here are committed, as far as this member knows."""
+        return int(self._SyncObj__raftCommitIndex)
+
+    @property
+    def applied_index(self) -> int:
+        """Entries up to here have been applied."""
+        return int(self._SyncObj__raftLastApplied)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this member is the leader, as far as it knows."""
+        return self._isLeader()
+
+    @property
+    def leader(self) -> str | None:
+        """The leader, if it was heard of within the longest election time-out."""
+        if self._isLeader():
+            return self._name
+        node = self._SyncObj__raftLeader
+        if node is None or stock.monotonicTime() - self._leader_heard > self._timing.election_max:
+            return None
+        return str(node.id)
+
+    @property
+    def may_read(self) -> bool:
+        """Whether the leader has committed an entry of its own term, so that its commit index is up to date."""
+        return self._isLeader() and self.commit_index >= self._SyncObj__noopIDx
+
+    def confirmed_since(self, sequence: int) -> bool:
+        """Whether a quorum has answered appends that were sent after the append `sequence`."""
+        count = 1 + sum(self._progress[node].answered > sequence for node in self._SyncObj__otherNodes)
+        return count > (len(self._SyncObj__otherNodes) + 1) / 2
+
+    def heartbeat(self) -> None:
+        """Send an append to every follower now."""
+        self._SyncObj__sendAppendEntries()
+
+    def transfer(self) -> str | None:
+        """Ask the follower that has everything to take over; its name, or None when there is none."""
+        if not self._isLeader():
+            return None
+        last = self.journal.last_index
+        for node in self._SyncObj__otherNodes & self._SyncObj__connectedNodes:
+            if self._SyncObj__raftMatchIndex[node] == last:
+                self._transport_send(node, {"type": "timeout_now", "term": self.term})
+                return str(node.id)
+        return None
+
+    # --- elections
+
+    def _onTick(self, timeToWait: float = 0.0) -> None:
+        self._commit_before = self.commit_index
+        self._commit_from = None
+        try:
+            self._consider_election()
+            if self._isLeader():
+                self._skip_older_terms()
+            super()._onTick(0.0)
+        except OSError:
+            self.retreat()
+            raise
+        finally:
+            if self._commit_from is not None:
+                self._SyncObj__raftCommitIndex = self._commit_before
+            self._may_campaign = self._raft_transport.transfer = False
+
+    def _skip_older_terms(self) -> None:
+        """Let PySyncObj look for a commit from where one is possible, instead of at every entry of earlier terms."""
+        matches = sorted((self._SyncObj__raftMatchIndex[node] for node in self._SyncObj__otherNodes), reverse=True)
+        matches.insert(0, self.journal.last_index)
+        reached = max(matches[len(matches) // 2], self._commit_before)
+        if self.journal.term_at(reached) == self.term:
+            reached = max(self._commit_before, self._SyncObj__noopIDx - 1)
+        self._SyncObj__raftCommitIndex = self._commit_from = reached
+
+    def _consider_election(self) -> None:
+        """Hold a trial vote before PySyncObj may raise the term (pre-vote)."""
+        now = stock.monotonicTime()
+        if self._isLeader() or self._SyncObj__raftElectionDeadline >= now:
+            return
+        if not self.may_lead:
+            self._await_election()
+        elif self._SyncObj__transferInProgress:
+            self._raft_transport.transfer = True
+            self._ballots = {self._name}
+        elif self._may_campaign:
+            self._ballots = {self._name}
+        else:
+            self._hold_trial()
+
+    def _hold_trial(self) -> None:
+        self._await_election()
+        self._SyncObj__raftLeader = None
+        self._trial_votes = {self._name}
+        request = {
+            "type": "request_vote",
+            "trial": True,
+            "term": self.term + 1,
+            "last_log_index": self.journal.last_index,
+            "last_log_term": self.journal.last_term,
+        }
+        for node in self._SyncObj__otherNodes:
+            self._transport_send(node, request)
+        self._count_trial()
+
+    def _count_trial(self) -> None:
+        if len(self._trial_votes) > (len(self._SyncObj__otherNodes) + 1) / 2:
+            self._trial_votes = set()
+            self._may_campaign = True
+            self._ballots = {self._name}
+            # In the past: PySyncObj campaigns in this or the next tick.
+            self._SyncObj__raftElectionDeadline = 0.0
+            self._hooks.kick()
+
+    def _await_election(self) -> None:
+        self._SyncObj__raftElectionDeadline = stock.monotonicTime() + self._SyncObj__generateRaftTimeout()
+
+    def _leader_lives(self) -> bool:
+        """Whether an election now would only disturb: this member leads, or hears a leader."""
+        if self._isLeader():
+            return True
+        return stock.monotonicTime() - self._leader_heard < self._timing.election_min
+
+    def _log_is_current(self, message: dict[str, Any]) -> bool:
+        """Whether a candidate's log is at least as good as this member's."""
+        theirs = (message["last_log_term"], message["last_log_index"])
+        return theirs >= (self.journal.last_term, self.journal.last_index)
+
+    def _on_vote_request(self, node: Node, message: dict[str, Any]) -> None:
+        if message.get("trial"):
+            granted = message["term"] > self.term and not self._leader_lives() and self._log_is_current(message)
+            self._transport_send(
+                node,
+                {
+                    "type": "response_vote",
+                    "trial": True,
+                    "term": message["term"],
+                    "granted": granted,
+                    "voter_term": self.term,
+                },
+            )
+        elif self._leader_lives() and not message.get("transfer"):
+            log.debug("no vote for %s in term %d: there is a leader", node, message["term"])
+        else:
+            super()._SyncObj__onMessageReceived(node, message)
+
+    def _on_vote(self, node: Node, message: dict[str, Any]) -> None:
+        if message.get("voter_term", 0) > self.term:
+            self._follow_term(message["voter_term"])
+        elif message.get("trial"):
+            if message["granted"] and message["term"] == self.term + 1 and self._trial_votes:
+                self._trial_votes.add(node.id)
+                self._count_trial()
+        elif message.get("granted", True) and node.id not in self._ballots:
+            if message["term"] == self.term:
+                self._ballots.add(node.id)
+            super()._SyncObj__onMessageReceived(node, message)
+
+    def _follow_term(self, term: int) -> None:
+        """Somebody is in a later term: this one's leader or candidate gives up."""
+        self._SyncObj__setCurrentTerm(term, None)
+        self._SyncObj__setState(stock._RAFT_STATE.FOLLOWER)
+        self._SyncObj__raftLeader = None
+        self._await_election()
+
+    def _SyncObj__setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
+        self._votes.save_vote(Vote(term, votedForNodeId or ""))
+        super()._SyncObj__setCurrentTerm(term, votedForNodeId)
+
+    def _SyncObj__onBecomeLeader(self) -> None:
+        for progress in self._progress.values():
+            progress.sent_commit = progress.answered = 0
+            progress.reset_floor = self.append_sequence
+        self._last_clock_ms = 0
+        super()._SyncObj__onBecomeLeader()
+
+    def _state_changed(self, old: int, new: int) -> None:
+        leader = stock._RAFT_STATE.LEADER
+        if leader in (old, new):
+            self._hooks.leading(new == leader)
+
+    # --- messages
+
+    def _SyncObj__onMessageReceived(self, node: Node, message: dict[str, Any]) -> None:
+        match message["type"]:
+            case "append_entries":
+                self._on_append(node, message)
+            case "next_node_idx":
+                self._on_append_reply(node, message)
+            case "request_vote":
+                self._on_vote_request(node, message)
+            case "response_vote":
+                self._on_vote(node, message)
+            case "timeout_now" if message["term"] == self.term:
+                super()._SyncObj__onMessageReceived(node, message)
+                self._hooks.kick()
+            case _:
+                log.debug("nothing to do for %r of %s", message["type"], node)
+
+    def _on_append(self, node: Node, message: dict[str, Any]) -> None:
+        self._answering, self._answering_entries = message.get("sequence", 0), bool(message["entries"])
+        if message["term"] < self.term:
+            # Tells a leader that was away that there is a later term.
+            self._reply(node, next_index=0, success=False, reset=False)
+            return
+        self._leader_heard = stock.monotonicTime()
+        self._trial_votes = set()
+        self._may_campaign = False
+        if message["term"] == self.term and self._isLeader():
+            raise CommittedConflict(f"{node} and this member both lead term {self.term}")
+        journal, previous, entries = self.journal, message["prevLogIdx"], message["entries"]
+        if entries and journal.pending_bytes > _MAX_PENDING_BYTES:
+            self._note_leader(node, message, commit=0)
+            self._reply(node, next_index=0, success=False, reset=False)
+            return
+        matches = (
+            journal.base_index <= previous <= journal.last_index and journal.term_at(previous) == message["prevLogTerm"]
+        )
+        verified = previous + len(entries)
+        commit = min(message["commit_index"], verified)
+        if matches:
+            known = self._known(previous, entries)
+            if known == len(entries):
+                self._note_leader(node, message, commit)
+                self._SyncObj__sendNextNodeIdx(node, nextNodeIdx=verified + 1, success=True)
+                return
+            previous += known
+            if previous < self.commit_index:
+                raise CommittedConflict(f"{node} sends another entry {previous + 1} than the committed one")
+            message = message | {
+                "prevLogIdx": previous,
+                "prevLogTerm": journal.term_at(previous),
+                "entries": entries[known:],
+            }
+        super()._SyncObj__onMessageReceived(node, message | {"commit_index": commit})
+
+    def _known(self, previous: int, entries: list[tuple[bytes, int, int]]) -> int:
+        """How many of the entries after `previous` the log has already."""
+        known = 0
+        last = self.journal.last_index
+        while known < len(entries) and previous + known < last:
+            if self.journal.term_at(previous + known + 1) != entries[known][2]:
+                break
+            known += 1
+        return known
+
+    def _note_leader(self, node: Node, message: dict[str, Any], commit: int) -> None:
+        """What PySyncObj does about leader, term and commit, without touching the log."""
+        super()._SyncObj__onMessageReceived(
+            node, {"type": "append_entries", "term": message["term"], "commit_index": commit}
+        )
+
+    def _SyncObj__sendNextNodeIdx(
+        self, node: Node, reset: bool = False, nextNodeIdx: int | None = None, success: bool = False
+    ) -> None:
+        journal = self.journal
+        next_index = journal.last_index + 1 if nextNodeIdx is None else nextNodeIdx
+        if reset and nextNodeIdx is not None:
+            # The entry before differs in its term: step over all of that term at once.
+            term = journal.term_at(next_index)
+            while next_index - 1 > self.commit_index and journal.term_at(next_index - 1) == term:
+                next_index -= 1
+        if success and next_index - 1 > journal.durable_index:
+            reply = self._reply_message(next_index, success=True, reset=False)
+            self._held.append(_Held(node, next_index - 1, reply))
+            if not self._answering_entries:
+                # The leader's heartbeats are answered all along: a slow disk is not a lost follower.
+                self._reply(node, next_index=0, success=False, reset=False)
+        else:
+            self._reply(node, next_index=next_index, success=success, reset=reset)
+
+    def _reply(self, node: Node, *, next_index: int, success: bool, reset: bool) -> None:
+        self._transport_send(node, self._reply_message(next_index, success=success, reset=reset))
+
+    def _reply_message(self, next_index: int, *, success: bool, reset: bool) -> dict[str, Any]:
+        return {
+            "type": "next_node_idx",
+            "term": self.term,
+            "sequence": self._answering,
+            "next_node_idx": next_index,
+            "success": success,
+            "reset": reset,
+        }
+
+    def _on_append_reply(self, node: Node, message: dict[str, Any]) -> None:
+        if message["term"] > self.term:
+            self._follow_term(message["term"])
+            return
+        progress = self._progress[node]
+        sequence = message["sequence"]
+        if not self._isLeader() or message["term"] < self.term or sequence > self.append_sequence:
+            self.stale_replies += 1
+            return
+        if message["reset"] and (sequence <= progress.reset_floor or sequence < progress.answered):
+            self.stale_replies += 1
+            message = message | {"reset": False}
+        if message["success"] and message["next_node_idx"] > self.journal.last_index + 1:
+            raise messages.InvalidMessage(
+                f"{node} acknowledges entry {message['next_node_idx'] - 1}, which does not exist"
+            )
+        progress.answered = max(progress.answered, sequence)
+        following = self._SyncObj__raftNextIndex
+        before = following[node]
+        if message["reset"]:
+            message = message | {"next_node_idx": self._step_back(node, message["next_node_idx"])}
+            progress.reset_floor = self.append_sequence
+        super()._SyncObj__onMessageReceived(node, message)
+        if not message["reset"]:
+            following[node] = max(before, following[node])
+        self._hooks.kick()
+
+    def _step_back(self, node: Node, next_index: int) -> int:
+        match = self._SyncObj__raftMatchIndex
+        if next_index <= match[node]:
+            log.error("%s lost entries from %d on that it had acknowledged up to %d", node, next_index, match[node])
+            match[node] = next_index - 1
+        return max(next_index, self.journal.base_index + 1)
+
+    # --- commit, apply, append, send
+
+    def _SyncObj__applyLogEntries(self) -> bool:
+        journal = self.journal
+        commit = self.commit_index
+        if commit > self._commit_before:
+            # PySyncObj counted this leader's own entries in; they count once this disk has them.
+            found = commit if commit != self._commit_from else 0
+            commit = max(self._commit_before, min(found, journal.durable_index))
+            self._SyncObj__raftCommitIndex = commit
+        self._commit_from = None
+        target = min(commit, journal.durable_index)
+        budget = _APPLY_PER_TICK
+        while self.applied_index < target and budget > 0:
+            index = self.applied_index + 1
+            entry = journal.read(index)
+            # Before the entry is applied, so that nothing is ever applied twice.
+            self._SyncObj__raftLastApplied = index
+            budget -= self._hooks.apply(index, journal.term_at(index), entry)
+        if self.applied_index < target:
+            self._hooks.kick()
+        return False
+
+    def _checkCommandsToApply(self) -> None:
+        if self._isLeader() and self.may_lead:
+            while self.journal.last_index - self.commit_index < MAX_UNCOMMITTED:
+                group = self._hooks.next_group(self.term, self._last_clock_ms)
+                if group is None:
+                    break
+                self._last_clock_ms, entry = group
+                self._SyncObj__raftLog.add(entry, self.journal.last_index + 1, self.term)
+        if self._isLeader():
+            for node in self._SyncObj__otherNodes:
+                self._send_to(node)
+
+    def _SyncObj__sendAppendEntries(self) -> None:
+        self._SyncObj__newAppendEntriesTime = stock.monotonicTime() + self._timing.heartbeat
+        for node in self._SyncObj__otherNodes:
+            self._send_to(node, even_empty=True)
+
+    def _send_to(self, node: Node, *, even_empty: bool = False) -> None:
+        """Send what the follower has not been sent: entries, and how far the log is committed."""
+        if node not in self._SyncObj__connectedNodes:
+            return
+        journal, progress, following = self.journal, self._progress[node], self._SyncObj__raftNextIndex
+        while following[node] <= journal.last_index or even_empty or progress.sent_commit < self.commit_index:
+            first = following[node]
+            entries = journal.entries(first, _APPEND_BYTES) if first <= journal.last_index else []
+            sent = self._transport_send(
+                node,
+                {
+                    "type": "append_entries",
+                    "term": self.term,
+                    "sequence": self.append_sequence + 1,
+                    "commit_index": self.commit_index,
+                    "prevLogIdx": first - 1,
+                    "prevLogTerm": journal.term_at(first - 1),
+                    "entries": [(payload, index, term) for index, term, payload in entries],
+                },
+            )
+            if not sent:
+                # Too much waits for this peer: nextIndex stays, and the connection calls when there is room.
+                return
+            self.append_sequence += 1
+            following[node] = first + len(entries)
+            progress.sent_commit = self.commit_index
+            even_empty = False
+
+    def _SyncObj__tryLogCompaction(self) -> None:
+        return
+
+    def _transport_send(self, node: Node, message: dict[str, Any]) -> bool:
+        return self._raft_transport.send(node, message)
+
+
+def _conf(timing: Timing, state_changed: Callable[[int, int], None]) -> SyncObjConf:
+    if not timing.election_max > timing.election_min > 3 * timing.heartbeat:
+        raise StartupError(
+            "store timing: election_timeout_max must be longer than election_timeout_min, and that longer than three "
+            f"times heartbeat_interval (they are {timing.election_max}, {timing.election_min} and {timing.heartbeat})"
+        )
+    return SyncObjConf(
+        autoTick=False,
+        # 'Batch' is PySyncObj's word for waiting until the next tick; ours come when there is something to do.
+        appendEntriesUseBatch=True,
+        dynamicMembershipChange=False,
+        appendEntriesPeriod=timing.heartbeat,
+        raftMinTimeout=timing.election_min,
+        raftMaxTimeout=timing.election_max,
+        # A leader that no quorum answers for this long steps down.
+        leaderFallbackTimeout=timing.election_max,
+        connectionTimeout=2 * timing.election_max,
+        journalFile=None,
+        fullDumpFile=None,
+        onStateChanged=state_changed,
+    )
+
+
+def to_wire(message: dict[str, Any]) -> messages.Message:
+    """The message for one of PySyncObj's dicts."""
+    match message["type"]:
+        case "append_entries":
+            entries = [(index, term, payload) for payload, index, term in message["entries"]]
+            return messages.Append(
+                message["term"],
+                message["sequence"],
+                message["commit_index"],
+                message["prevLogIdx"],
+                message["prevLogTerm"],
+                entries,
+            )
+        case "next_node_idx":
+            return messages.AppendReply(
+                message["term"], message["sequence"], message["next_node_idx"], message["success"], message["reset"]
+            )
+        case "request_vote":
+            return messages.VoteRequest(
+                message["term"],
+                message["last_log_index"],
+                message["last_log_term"],
+                message.get("trial", False),
+                message.get("transfer", False),
+            )
+        case "response_vote":
+            return messages.VoteReply(
+                message["term"],
+                message.get("granted", True),
+                message.get("voter_term", message["term"]),
+                message.get("trial", False),
+            )
+        case "timeout_now":
+            return messages.TimeoutNow(message["term"])
+    raise AssertionError(f"PySyncObj sends {message['type']!r}, which has no place on this wire")
+
+
+def from_wire(message: messages.Message) -> dict[str, Any]:
+    """PySyncObj's dict for a message.
+
+    Raises:
+        InvalidMessage: when its entries do not follow each other.
+    """
+    match message:
+        case messages.Append():
+            expected, newest = message.previous_index + 1, message.previous_term
+            for index, term, payload in message.entries:
+                if index != expected or not newest <= term <= message.term or not payload:
+                    raise messages.InvalidMessage(f"entry {index} of term {term} where {expected} belongs")
+                expected, newest = index + 1, term
+            return {
+                "type": "append_entries",
+                "term": message.term,
+                "sequence": message.sequence,
+                "commit_index": message.commit_index,
+                "prevLogIdx": message.previous_index,
+                "prevLogTerm": message.previous_term,
+                "entries": [(payload, index, term) for index, term, payload in message.entries],
+            }
+        case messages.AppendReply():
+            return {
+                "type": "next_node_idx",
+                "term": message.term,
+                "sequence": message.sequence,
+                "next_node_idx": message.next_index,
+                "success": message.success,
+                "reset": message.reset,
+            }
+        case messages.VoteRequest():
+            return {
+                "type": "request_vote",
+                "term": message.term,
+                "last_log_index": message.last_index,
+                "last_log_term": message.last_term,
+                "trial": message.trial,
+                "transfer": message.transfer,
+            }
+        case messages.VoteReply():
+            return {
+                "type": "response_vote",
+                "term": message.term,
+                "granted": message.granted,
+                "voter_term": message.voter_term,
+                "trial": message.trial,
+            }
+        case messages.TimeoutNow():
+            return {"type": "timeout_now", "term": message.term}
+    raise messages.InvalidMessage(f"{type(message).__name__} is not Raft's")

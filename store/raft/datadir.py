@@ -1,0 +1,179 @@
+"""The data directory of a member: whose it is, that one process alone uses it, and its term and vote.
+
+lock            held with flock(2) while a process uses the directory
+identity.json   cluster and member that the directory belongs to
+vote            term and vote, replaced as a whole and fsynced each time
+log/            the journal's segments
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import msgspec
+
+from kybern.daemon import StartupError
+from kybern.struct import Frozen
+
+_VOTE_MAGIC = b"KYVO"
+_VOTE_HEADER = struct.Struct("<4sII")
+
+
+class Identity(Frozen, forbid_unknown_fields=True):
+    """Whose a data directory is."""
+
+    cluster: str
+    member: str
+    format: int = 1
+
+
+class Vote(Frozen, array_like=True):
+    """What a member must not forget: the term, and whom it voted for in it (empty: nobody)."""
+
+    term: int = 0
+    voted_for: str = ""
+
+
+class DataDir:
+    """A locked data directory."""
+
+    def __init__(self, path: Path, lock: int) -> None:
+        self.path = path
+        self.log_path = path / "log"
+        self._lock = lock
+        self._vote_path = path / "vote"
+
+    @classmethod
+    def open(cls, path: Path, identity: Identity) -> DataDir:
+        """Lock the directory for this process, making it when it is not there yet.
+
+        Raises:
+            StartupError: another process uses it, it belongs to another member, or it cannot be read or written.
+        """
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StartupError(f"cannot use the data directory {path}: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            directory = cls(path, lock)
+            directory._claim(identity)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise StartupError(f"another process uses the data directory {path}", retry=True) from error
+        except OSError as error:
+            os.close(lock)
+            raise StartupError(f"cannot use the data directory {path}: {error.strerror}") from error
+        except StartupError:
+            os.close(lock)
+            raise
+        return directory
+
+    def close(self) -> None:
+        """Let another process use the directory."""
+        with contextlib.suppress(OSError):
+            os.close(self._lock)
+
+    def load_vote(self) -> Vote:
+        """Term and vote as last saved.
+
+        Raises:
+            StartupError: when they cannot be read: without them the member could vote twice in a term.
+        """
+        try:
+            data = self._vote_path.read_bytes()
+        except FileNotFoundError:
+            raise StartupError(
+                f"{self._vote_path} is missing: without term and vote this member could vote twice; remove the whole "
+                f"data directory {self.path} only if the other members are a majority without it"
+            ) from None
+        except OSError as error:
+            raise StartupError(f"cannot read {self._vote_path}: {error.strerror}") from error
+        vote = _decode_vote(data)
+        if vote is None:
+            raise StartupError(f"{self._vote_path} is corrupt at offset 0: it does not match its checksum")
+        return vote
+
+    def save_vote(self, vote: Vote) -> None:
+        """Make term and vote durable before this returns.
+
+        Raises:
+            OSError: when the disk does not take them; what was saved before is then still there.
+        """
+        body = msgspec.msgpack.encode(vote)
+        replace_durably(self._vote_path, _VOTE_HEADER.pack(_VOTE_MAGIC, len(body), zlib.crc32(body)) + body)
+
+    def _claim(self, identity: Identity) -> None:
+        file = self.path / "identity.json"
+        try:
+            found = msgspec.json.decode(file.read_bytes(), type=Identity)
+        except FileNotFoundError:
+            found = None
+        except msgspec.MsgspecError as error:
+            raise StartupError(f"{file} is corrupt at offset 0: {error}") from error
+        if found is None:
+            self._initialise(file, identity)
+            return
+        if found.format != identity.format:
+            raise StartupError(f"{file} names format {found.format}, which this version does not know")
+        if found != identity:
+            raise StartupError(
+                f"the data directory {self.path} belongs to member {found.member!r} of cluster {found.cluster!r}, "
+                f"not to {identity.member!r} of {identity.cluster!r}; name another data_dir"
+            )
+
+    def _initialise(self, file: Path, identity: Identity) -> None:
+        """Claim an empty directory. The identity comes last: without it nothing in here has been used yet."""
+        if self.log_path.is_dir() and any(self.log_path.iterdir()):
+            raise StartupError(
+                f"{file} is missing although {self.log_path} holds a log; restore it or empty the directory"
+            )
+        self.log_path.mkdir(mode=0o700, exist_ok=True)
+        self.save_vote(Vote())
+        replace_durably(file, msgspec.json.encode(identity))
+        sync_directory(self.path.parent)
+
+
+def replace_durably(path: Path, data: bytes) -> None:
+    """Replace a file as a whole: after a crash it holds either the old or the new bytes."""
+    temporary = path.with_name(path.name + ".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    temporary.replace(path)
+    sync_directory(path.parent)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """write(2) until all is written: a signal or a full disk may cut one call short."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _decode_vote(data: bytes) -> Vote | None:
+    if len(data) < _VOTE_HEADER.size:
+        return None
+    magic, length, crc = _VOTE_HEADER.unpack_from(data)
+    body = data[_VOTE_HEADER.size :]
+    if magic != _VOTE_MAGIC or len(body) != length or zlib.crc32(body) != crc:
+        return None
+    return msgspec.msgpack.decode(body, type=Vote)

@@ -1,0 +1,71 @@
+"""The bytes of a log entry. The first byte is PySyncObj's command type, the rest is ours.
+
+    no-op   0x01                          put by a new leader
+    group   0x00, milliseconds (8 bytes, big-endian), msgpack list of runs
+
+A run is what one member proposed in one go: its process's random number, the sequence of the first command, the commands.
+The proposer knows its own commands by these two when they are applied.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+import msgspec
+
+from kybern.struct import Frozen
+
+GROUP = 0
+NO_OP = 1
+
+_HEAD = struct.Struct(">BQ")
+
+
+class Run(Frozen, array_like=True):
+    """Commands of one proposer, with consecutive sequence numbers."""
+
+    origin: int
+    first_sequence: int
+    commands: Sequence[bytes]
+
+
+class InvalidEntry(Exception):  # noqa: N818 - names the state of bytes
+    """An entry that this version did not write."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[Run])
+
+
+def encode_group(now_ms: int, runs: Sequence[Run]) -> bytes:
+    """An entry of many commands, stamped with the leader's clock."""
+    return _HEAD.pack(GROUP, now_ms) + _encoder.encode(runs)
+
+
+def decode_group(entry: bytes) -> tuple[int, list[Run]] | None:
+    """Clock and commands of an entry; None for a no-op.
+
+    Raises:
+        InvalidEntry: when it is neither.
+    """
+    stamp = clock_of(entry)
+    if stamp is None:
+        return None
+    try:
+        return stamp, _decoder.decode(memoryview(entry)[_HEAD.size :])
+    except msgspec.MsgspecError as error:
+        raise InvalidEntry(f"the commands of an entry cannot be decoded: {error}") from error
+
+
+def clock_of(entry: bytes) -> int | None:
+    """The leader's clock in an entry, in milliseconds; None for a no-op.
+
+    Raises:
+        InvalidEntry: when it is neither a group nor a no-op.
+    """
+    if entry[:1] == bytes([NO_OP]):
+        return None
+    if len(entry) < _HEAD.size or entry[0] != GROUP:
+        raise InvalidEntry(f"an entry of unknown type {entry[:1].hex()}")
+    return int(_HEAD.unpack_from(entry)[1])

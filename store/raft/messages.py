@@ -1,0 +1,154 @@
+"""What members say to each other: msgpack arrays with a tag, and nothing that could be code.
+
+Decoding validates types and bounds; what a message means is checked where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+
+from kybern.struct import Frozen
+from store.raft.entries import Run
+
+PROTOCOL = 1
+# A group of commands is at most 1 MiB plus one command of at most 8 MiB.
+MAX_FRAME_BYTES = 16 << 20
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+
+
+class _Message(Frozen, array_like=True, forbid_unknown_fields=True):
+    pass
+
+
+class Hello(_Message, tag="hello"):
+    """The first message in each direction: both must mean the same cluster and protocol."""
+
+    cluster: str
+    name: str
+    protocol: int
+
+
+class Ping(_Message, tag="ping"):
+    """Shows a peer that has nothing else to hear from us that we are there."""
+
+
+class VoteRequest(_Message, tag="vote?"):
+    """A candidate asks for a vote. `trial`: would you vote for me (pre-vote)? Changes nothing on either side."""
+
+    term: _Count
+    last_index: _Count
+    last_term: _Count
+    trial: bool = False
+    # The present leader asked for this election, so the voters need not wait until they miss it.
+    transfer: bool = False
+
+
+class VoteReply(_Message, tag="vote"):
+    """`term`: the term that was asked for; `voter_term`: the voter's own."""
+
+    term: _Count
+    granted: bool
+    voter_term: _Count
+    trial: bool = False
+
+
+class Append(_Message, tag="append"):
+    """A leader's entries (index, term, payload) after entry `previous_index`; without entries a heartbeat."""
+
+    term: _Count
+    # Grows with every append that this leader sends; the reply brings it back.
+    sequence: _Count
+    commit_index: _Count
+    previous_index: _Count
+    previous_term: _Count
+    entries: Sequence[tuple[_Count, _Count, bytes]] = ()
+
+
+class AppendReply(_Message, tag="appended"):
+    """success: the log agrees with the leader's and is durable before `next_index`. reset: send from `next_index` on.
+
+    Neither: the follower is there, and either its disk is not done yet or it is in a later term.
+    """
+
+    term: _Count
+    sequence: _Count
+    next_index: _Count
+    success: bool
+    reset: bool
+
+
+class TimeoutNow(_Message, tag="takeover"):
+    """The leader asks a follower that has everything to be elected in its place."""
+
+    term: _Count
+
+
+class Forward(_Message, tag="forward"):
+    """Commands for the leader of `term`; a leader of any other term must not append them."""
+
+    term: _Count
+    run: Run
+
+
+class ForwardRefused(_Message, tag="refused"):
+    """The commands were not appended and never will be in the term that they were sent in."""
+
+    term: _Count
+    first_sequence: _Count
+    count: _Count
+
+
+class ReadRequest(_Message, tag="read?"):
+    """Up to where must I have applied, to have everything that was committed before this was asked?"""
+
+    id: _Count
+
+
+class ReadReply(_Message, tag="read"):
+    """The answer to a ReadRequest, given after a quorum confirmed the leader."""
+
+    id: _Count
+    index: _Count
+
+
+Message = (
+    Hello
+    | Ping
+    | VoteRequest
+    | VoteReply
+    | Append
+    | AppendReply
+    | TimeoutNow
+    | Forward
+    | ForwardRefused
+    | ReadRequest
+    | ReadReply
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Message)
+
+
+class InvalidMessage(Exception):  # noqa: N818 - names the state of bytes
+    """A frame that no member of this version sends."""
+
+
+def encode(message: Message) -> bytes:
+    """The bytes of a message, without its length."""
+    return _encoder.encode(message)
+
+
+def decode(data: bytes | bytearray | memoryview) -> Message:
+    """The message in a frame.
+
+    Raises:
+        InvalidMessage: when it is none.
+    """
+    try:
+        return _decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InvalidMessage(str(error)) from error

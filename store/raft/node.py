@@ -1,0 +1,425 @@
+"""One member of the store's Raft group, on the daemon's loop: what `store.raft.interface.Raft` promises.
+
+Everything happens in `_turn`, which runs soon after something did (a proposal, a message, the disk), and at least twice
+per heartbeat. It ticks Raft, forwards proposals, advances reads and lets the disk write what is new.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+
+from kybern.clock import Clock, SystemClock
+from kybern.config.models import StoreConfig
+from kybern.daemon import StartupError
+from store.raft import messages, overrides
+from store.raft.core import CommittedConflict, HardenedRaft, Timing
+from store.raft.datadir import DataDir, Identity
+from store.raft.disk import DiskWriter
+from store.raft.entries import InvalidEntry, decode_group
+from store.raft.interface import Applied, RaftStatus, RaftUnavailable, StateMachine
+from store.raft.journal import Journal
+from store.raft.members import member_id, members_of
+from store.raft.proposals import MAX_COMMAND_BYTES, Proposal, Proposals, Taken
+from store.raft.reads import Reader, Reads
+from store.raft.segments import CorruptJournal
+from store.raft.transport import TlsTransport, Transport
+
+log = logging.getLogger(__name__)
+
+_EXPIRE_SECONDS = 0.25
+# How long a leader that stops waits for the other member to take over.
+_TRANSFER_SECONDS = 1.0
+
+
+class RaftNode:
+    """A voting member on PySyncObj, hardened. All methods are called on the loop that `start` ran on."""
+
+    def __init__(
+        self,
+        config: StoreConfig,
+        *,
+        clock: Clock | None = None,
+        transport: Callable[[StoreConfig, Clock], Transport] = TlsTransport,
+        request_timeout: float | None = None,
+    ) -> None:
+        """`request_timeout`: seconds that a proposal or a read may wait; by default enough for two elections."""
+        self._config = config
+        self._clock = clock or SystemClock()
+        self._transport = transport(config, self._clock)
+        self._timeout = request_timeout or 2 * config.election_timeout_max + 2.0
+        self._members = members_of(config)
+        self._by_name = {member.name: member for member in self._members}
+        self._proposals = Proposals(secrets.randbits(63), self._refuse)
+        self._reads = Reads(config.name, self._send, patience=5 * config.heartbeat_interval)
+        self._handlers: list[Callable[[bool], None]] = []
+        self._machine: StateMachine | None = None
+        self._directory: DataDir | None = None
+        self._raft: HardenedRaft | None = None
+        self._disk: DiskWriter | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._turning = False
+        self._running = False
+        self._applied_any = False
+        self._command_index = 0
+        self._next_expiry = 0.0
+        self._counters = dict.fromkeys(
+            ("proposals", "groups", "commands_applied", "entries_applied", "forwarded", "reads"), 0.0
+        )
+        # Done with an exception when this member cannot go on: the daemon must end.
+        self.failure: asyncio.Future[None] | None = None
+
+    # --- life
+
+    async def start(self, machine: StateMachine) -> None:
+        """Lock and read the data directory, listen, and take part; see `Raft.start`."""
+        self._check_config()
+        overrides.check(HardenedRaft)
+        self._loop = asyncio.get_running_loop()
+        self.failure = self._loop.create_future()
+        self.failure.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self._machine = machine
+        identity = Identity(self._config.cluster_name, self._config.name)
+        directory = await asyncio.to_thread(DataDir.open, self._config.data_dir, identity)
+        journal = Journal(directory.log_path)
+        try:
+            await asyncio.to_thread(journal.open)
+            timing = Timing(
+                self._config.heartbeat_interval, self._config.election_timeout_min, self._config.election_timeout_max
+            )
+            others = [name for name in self._config.members if name != self._config.name]
+            self._raft = HardenedRaft(self._config.name, others, timing, journal, directory, self._transport, self)
+            overrides.check_instance(self._raft)
+            self._disk = DiskWriter(
+                journal, on_durable=self._on_durable, on_full=self._on_disk_full, on_lost=self._fail
+            )
+            self._directory = directory
+            self._running = True
+            await self._transport.start(self)
+        except BaseException:
+            self._running = False
+            journal.close()
+            directory.close()
+            raise
+        log.info(
+            "member %s of %s: term %d, log up to entry %d",
+            self._config.name,
+            self._config.cluster_name,
+            self._raft.term,
+            journal.last_index,
+        )
+        self._on_timer()
+
+    async def stop(self) -> None:
+        """Hand leadership over if there is one to take it, then leave."""
+        if self._raft is None or self._disk is None or self._directory is None:
+            return
+        if self._running and self._raft.leads and self._raft.transfer():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TRANSFER_SECONDS):
+                    while self._raft.leads:
+                        await asyncio.sleep(0.01)
+        self._running = False
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._transport.stop()
+        await self._disk.stop()
+        self._end("this member stops")
+        self._raft.journal.close()
+        self._directory.close()
+
+    # --- the contract
+
+    async def propose(self, command: bytes) -> object:
+        """Commit a command and return what this member's machine made of it; see `Raft.propose`.
+
+        Raises:
+            RaftUnavailable: no leader, or its fate is not known in time.
+            ValueError: a command larger than 8 MiB.
+        """
+        if len(command) > MAX_COMMAND_BYTES:
+            raise ValueError(f"a command of {len(command)} bytes is larger than {MAX_COMMAND_BYTES}")
+        loop = self._must_run()
+        future: asyncio.Future[object] = loop.create_future()
+        self._proposals.submit(command, self._clock.monotonic() + self._timeout, future)
+        self._counters["proposals"] += 1
+        self.kick()
+        return await future
+
+    async def read_barrier(self) -> None:
+        """Wait until everything committed before this call is applied here; see `Raft.read_barrier`."""
+        loop = self._must_run()
+        future: asyncio.Future[None] = loop.create_future()
+        self._reads.add(Reader(self._clock.monotonic() + self._timeout, future))
+        self._counters["reads"] += 1
+        self.kick()
+        await future
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this member leads, as far as it knows."""
+        return self._running and self._raft is not None and self._raft.leads
+
+    def status(self) -> RaftStatus:
+        """What this member knows now; indices are those of log entries."""
+        member = self._by_name[self._config.name]
+        raft = self._raft
+        if raft is None:
+            return RaftStatus(member, None, 0, 0, 0, 0, self._members)
+        leader = raft.leader if self._running else None
+        return RaftStatus(
+            member=member,
+            leader=self._by_name[leader] if leader else None,
+            term=raft.term,
+            commit_index=raft.commit_index,
+            applied_index=raft.applied_index,
+            log_bytes=raft.journal.log_bytes,
+            members=self._members,
+        )
+
+    def on_leadership(self, handler: Callable[[bool], None]) -> None:
+        """Call `handler` whenever this member begins (True) or ceases (False) to lead."""
+        self._handlers.append(handler)
+
+    def metrics(self) -> Mapping[str, float]:
+        """Counters and gauges by name."""
+        found = dict(self._counters)
+        found["read_rounds"] = self._reads.rounds
+        if self._raft is not None and self._disk is not None:
+            journal = self._raft.journal
+            found |= {
+                "appends_sent": self._raft.append_sequence,
+                "stale_replies": self._raft.stale_replies,
+                "fsyncs": self._disk.writes,
+                "fsync_seconds": self._disk.seconds,
+                "disk_failures": self._disk.failures,
+                "term": self._raft.term,
+                "commit_index": self._raft.commit_index,
+                "applied_index": self._raft.applied_index,
+                "last_index": journal.last_index,
+                "log_bytes": journal.log_bytes,
+                "is_leader": float(self.is_leader),
+            }
+        return found
+
+    # --- turns
+
+    def kick(self) -> None:
+        """Run a turn in the loop's next round, once."""
+        if not self._turning and self._loop is not None:
+            self._turning = True
+            self._loop.call_soon(self._turn)
+
+    def _on_timer(self) -> None:
+        if self._running and self._loop is not None:
+            self._timer = self._loop.call_later(self._config.heartbeat_interval / 2, self._on_timer)
+            self.kick()
+
+    def _turn(self) -> None:
+        self._turning = False
+        raft, disk = self._raft, self._disk
+        if not self._running or raft is None or disk is None:
+            return
+        raft.may_lead = disk.healthy
+        try:
+            raft.tick()
+        except CorruptJournal as error:
+            self._fail(error)
+            return
+        except OSError as error:
+            self._vote_not_saved(error)
+        self._forward(raft)
+        now = self._clock.monotonic()
+        self._reads.advance(raft, raft.applied_index, now)
+        if now >= self._next_expiry:
+            self._next_expiry = now + _EXPIRE_SECONDS
+            self._proposals.expire(now)
+            self._reads.expire(now)
+        disk.pump()
+        if self._applied_any:
+            self._applied_any = False
+            self._guarded("caught_up", self._caught_up)
+
+    def _forward(self, raft: HardenedRaft) -> None:
+        """Give waiting commands to the leader, when that is another member."""
+        leader = raft.leader
+        while self._proposals.waiting and leader is not None and leader != self._config.name:
+            run = self._proposals.run_for(raft.term)
+            if run is None:
+                return
+            if not self._transport.send(leader, messages.Forward(raft.term, run)):
+                self._proposals.take_back(run.first_sequence, len(run.commands))
+                return
+            self._counters["forwarded"] += len(run.commands)
+
+    # --- what Raft asks (core.Hooks)
+
+    def apply(self, index: int, term: int, entry: bytes) -> int:
+        """Apply a committed entry's commands."""
+        self._counters["entries_applied"] += 1
+        self._proposals.entry_applied(term)
+        try:
+            group = decode_group(entry)
+        except InvalidEntry as error:
+            self._fail(StartupError(f"entry {index} was written by another version: {error}"))
+            return 1
+        if group is None:
+            return 1
+        now_ms, runs = group
+        count = 0
+        for run in runs:
+            for command, proposal in zip(run.commands, self._proposals.claim(run), strict=True):
+                self._command_index += 1
+                count += 1
+                self._apply_command(command, Applied(self._command_index, term, now_ms), proposal)
+        self._counters["commands_applied"] += count
+        self._applied_any = True
+        return count
+
+    def next_group(self, term: int, not_before_ms: int) -> tuple[int, bytes] | None:
+        """The next entry to append as the leader."""
+        now_ms = max(not_before_ms, int(self._clock.now().timestamp() * 1000))
+        entry = self._proposals.next_group(term, now_ms)
+        if entry is None:
+            return None
+        self._counters["groups"] += 1
+        return now_ms, entry
+
+    def leading(self, leads: bool) -> None:
+        """Tell who wants to know."""
+        log.info("%s %s to lead", self._config.name, "begins" if leads else "ceases")
+        if not leads:
+            self._proposals.drop_forwarded()
+        if self._loop is not None:
+            for handler in self._handlers:
+                self._loop.call_soon(self._guarded, "leadership handler", handler, leads)
+
+    # --- what the transport tells (transport.Listener)
+
+    def on_connected(self, peer: str) -> None:
+        """A member can be reached."""
+        if self._running and self._raft is not None:
+            self._raft.connected(peer)
+            self.kick()
+
+    def on_disconnected(self, peer: str) -> None:
+        """A member cannot be reached any more."""
+        if self._running and self._raft is not None:
+            self._raft.disconnected(peer)
+
+    def on_drained(self, _peer: str) -> None:
+        """A member takes more."""
+        self.kick()
+
+    def on_message(self, peer: str, message: messages.Message) -> None:
+        """A member's message; InvalidMessage closes the connection."""
+        raft = self._raft
+        if not self._running or raft is None:
+            return
+        match message:
+            case messages.Forward():
+                self._on_forward(raft, Taken(peer, message.term, message.run))
+            case messages.ForwardRefused():
+                self._proposals.take_back(message.first_sequence, message.count)
+            case messages.ReadRequest():
+                self._reads.add(Reader(self._clock.monotonic() + self._timeout, None, peer, message.id))
+            case messages.ReadReply():
+                self._reads.answered(peer, message)
+            case _:
+                self._receive(raft, peer, message)
+        self.kick()
+
+    def _receive(self, raft: HardenedRaft, peer: str, message: messages.Message) -> None:
+        try:
+            raft.receive(peer, message)
+        except OSError as error:
+            self._vote_not_saved(error)
+        except (CommittedConflict, CorruptJournal) as error:
+            self._fail(error)
+
+    def _on_forward(self, raft: HardenedRaft, taken: Taken) -> None:
+        if raft.leads and raft.term == taken.term:
+            self._proposals.accept(taken)
+        else:
+            self._refuse(taken)
+
+    def _refuse(self, taken: Taken) -> None:
+        run = taken.run
+        self._transport.send(taken.peer, messages.ForwardRefused(taken.term, run.first_sequence, len(run.commands)))
+
+    def _send(self, peer: str, message: messages.ReadRequest | messages.ReadReply) -> bool:
+        return self._transport.send(peer, message)
+
+    # --- the disk
+
+    def _on_durable(self) -> None:
+        if self._running and self._raft is not None:
+            self._raft.on_durable()
+            self.kick()
+
+    def _on_disk_full(self) -> None:
+        if self._raft is not None and self._raft.leads:
+            self._raft.retreat()
+
+    def _vote_not_saved(self, error: OSError) -> None:
+        log.error("term and vote cannot be saved, so this member does not take part in the election: %s", error)
+
+    # --- inside
+
+    def _apply_command(self, command: bytes, applied: Applied, proposal: Proposal | None) -> None:
+        assert self._machine is not None  # noqa: S101 - set by start
+        waiting = proposal is not None and not proposal.future.done()
+        try:
+            result = self._machine.apply(command, applied)
+        except Exception as error:
+            # The machine's contract forbids it; the command counts as applied everywhere all the same.
+            log.critical("the state machine raised at command %d", applied.index, exc_info=True)
+            if proposal is not None and waiting:
+                proposal.future.set_exception(error)
+            return
+        if proposal is not None and waiting:
+            proposal.future.set_result(result)
+
+    def _caught_up(self) -> None:
+        if self._machine is not None:
+            self._machine.caught_up()
+
+    def _guarded(self, what: str, call: Callable[..., None], *arguments: object) -> None:
+        try:
+            call(*arguments)
+        except Exception:
+            log.exception("%s raised", what)
+
+    def _must_run(self) -> asyncio.AbstractEventLoop:
+        if not self._running or self._loop is None:
+            raise RaftUnavailable("this member does not run")
+        return self._loop
+
+    def _fail(self, error: Exception) -> None:
+        """This member must not go on: it says nothing more to anybody, and the daemon is told to end."""
+        log.critical("this member ends: %s", error)
+        self._running = False
+        self._end(f"this member failed: {error}")
+        if self.failure is not None and not self.failure.done():
+            self.failure.set_exception(error)
+        if self._loop is not None:
+            self._stopping = self._loop.create_task(self._transport.stop(), name="raft-failed")
+
+    def _end(self, reason: str) -> None:
+        self._proposals.fail(reason)
+        self._reads.fail(reason)
+
+    def _check_config(self) -> None:
+        config = self._config
+        if config.members.get(config.name) != config.peer_address:
+            raise StartupError(
+                f"store configuration: members must name this member: {config.name}: {config.peer_address} "
+                f"(it says {config.members.get(config.name)})"
+            )
+        ids = {member_id(config.cluster_name, name) for name in config.members}
+        if len(ids) != len(config.members):
+            raise StartupError("store configuration: two members have the same id; rename one of them")

@@ -1,0 +1,159 @@
+"""Commands on their way: proposed here, forwarded to the leader or appended by it, and recognised when applied.
+
+A command is sent to the leader of one term, which appends it in that term or refuses it. So once an entry of a later term
+has been applied and the command has not, it never will be, and it is proposed again: nothing is applied twice, and a
+change of leader costs a proposer time, not an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from store.raft.entries import Run, encode_group
+from store.raft.interface import RaftUnavailable
+
+MAX_GROUP_COMMANDS = 512
+MAX_GROUP_BYTES = 1 << 20
+MAX_COMMAND_BYTES = 8 << 20
+# What may wait here for a leader; more is refused at once.
+_MAX_WAITING_BYTES = 64 << 20
+
+
+@dataclass(slots=True, eq=False)
+class Proposal:
+    """A command, and who waits for it."""
+
+    command: bytes
+    deadline: float
+    future: asyncio.Future[object]
+    # The term in which it was given to a leader; 0 while it waits.
+    term: int = 0
+
+
+@dataclass(slots=True)
+class Taken:
+    """A run that a leader has accepted and not yet appended; `peer` is empty for its own."""
+
+    peer: str
+    term: int
+    run: Run
+
+
+@dataclass(slots=True)
+class Proposals:
+    """All commands of this member's callers, and on a leader those of the others too."""
+
+    origin: int
+    refuse: Callable[[Taken], None]
+    waiting: deque[Proposal] = field(default_factory=deque)
+    sent: dict[int, Proposal] = field(default_factory=dict)
+    _forwarded: deque[Taken] = field(default_factory=deque)
+    _waiting_bytes: int = 0
+    _next_sequence: int = 1
+    _last_term: int = 0
+
+    def submit(self, command: bytes, deadline: float, future: asyncio.Future[object]) -> None:
+        """Take a command of a caller here.
+
+        Raises:
+            RaftUnavailable: when too much waits already.
+        """
+        if self._waiting_bytes > _MAX_WAITING_BYTES:
+            raise RaftUnavailable("too many proposals wait for a leader")
+        self.waiting.append(Proposal(command, deadline, future))
+        self._waiting_bytes += len(command)
+
+    def accept(self, taken: Taken) -> None:
+        """As a leader, take commands that another member sent."""
+        self._forwarded.append(taken)
+
+    def run_for(self, term: int) -> Run | None:
+        """The next commands for the leader of `term`, as one run; they are `sent` from now on."""
+        commands: list[bytes] = []
+        first, size = self._next_sequence, 0
+        while self.waiting and len(commands) < MAX_GROUP_COMMANDS and size < MAX_GROUP_BYTES:
+            proposal = self.waiting.popleft()
+            self._waiting_bytes -= len(proposal.command)
+            if proposal.future.done():
+                continue
+            proposal.term = term
+            self.sent[self._next_sequence] = proposal
+            self._next_sequence += 1
+            size += len(proposal.command)
+            commands.append(proposal.command)
+        return Run(self.origin, first, commands) if commands else None
+
+    def take_back(self, first: int, count: int) -> None:
+        """Commands that a leader did not take wait again, before all others."""
+        back = [self.sent.pop(sequence) for sequence in range(first, first + count) if sequence in self.sent]
+        self._wait_again(back)
+
+    def next_group(self, term: int, now_ms: int) -> bytes | None:
+        """As the leader of `term`: the next entry out of what was forwarded and what waits here."""
+        runs: list[Run] = []
+        commands = size = 0
+        while self._forwarded and commands < MAX_GROUP_COMMANDS and size < MAX_GROUP_BYTES:
+            taken = self._forwarded.popleft()
+            if taken.term != term:
+                self.refuse(taken)
+                continue
+            runs.append(taken.run)
+            commands += len(taken.run.commands)
+            size += sum(map(len, taken.run.commands))
+        if commands < MAX_GROUP_COMMANDS and size < MAX_GROUP_BYTES:
+            own = self.run_for(term)
+            if own is not None:
+                runs.append(own)
+        return encode_group(now_ms, runs) if runs else None
+
+    def drop_forwarded(self) -> None:
+        """No longer the leader: what was not appended is refused."""
+        while self._forwarded:
+            self.refuse(self._forwarded.popleft())
+
+    def entry_applied(self, term: int) -> None:
+        """An entry of `term` is about to be applied: what was sent in earlier terms is lost, and waits again."""
+        if term == self._last_term:
+            return
+        self._last_term = term
+        lost = [sequence for sequence, proposal in self.sent.items() if proposal.term < term]
+        self._wait_again([self.sent.pop(sequence) for sequence in lost])
+
+    def claim(self, run: Run) -> Sequence[Proposal | None]:
+        """The proposals behind an applied run, if it is one of ours."""
+        if run.origin != self.origin:
+            return [None] * len(run.commands)
+        return [self.sent.pop(run.first_sequence + i, None) for i in range(len(run.commands))]
+
+    def expire(self, now: float) -> None:
+        """Give up what has waited too long; what was sent may be applied all the same."""
+        for proposal in [*self.waiting, *self.sent.values()]:
+            if proposal.deadline <= now and not proposal.future.done():
+                what = "was not committed in time; it may be yet" if proposal.term else "found no leader in time"
+                proposal.future.set_exception(RaftUnavailable(f"the command {what}"))
+        while self.waiting and self.waiting[0].future.done():
+            self._waiting_bytes -= len(self.waiting.popleft().command)
+        # Those given up stay known while they may be applied, but without their bytes.
+        for proposal in self.sent.values():
+            if proposal.future.done():
+                proposal.command = b""
+
+    def fail(self, reason: str) -> None:
+        """This member ends: nothing will be heard of any command."""
+        for proposal in [*self.waiting, *self.sent.values()]:
+            if not proposal.future.done():
+                proposal.future.set_exception(RaftUnavailable(reason))
+        self.waiting.clear()
+        self.sent.clear()
+        self._forwarded.clear()
+        self._waiting_bytes = 0
+
+    def _wait_again(self, proposals: list[Proposal]) -> None:
+        for proposal in reversed(proposals):
+            if not proposal.future.done():
+                proposal.term = 0
+                self.waiting.appendleft(proposal)
+                self._waiting_bytes += len(proposal.command)

@@ -1,4 +1,4 @@
-"""One connection between two members: frames of a 4-byte length and a message, a first Hello, pings, a bounded buffer."""
+"""One connection between two members: frames of a 4-byte length and a message, a Hello first, a bounded buffer."""
 
 from __future__ import annotations
 

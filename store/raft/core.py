@@ -2,8 +2,8 @@
 """PySyncObj's Raft, with the repairs that make it safe: `overrides.OVERRIDDEN` lists each one and why.
 
 PySyncObj decides elections, log matching and commit. It reads and writes the log through `LogView`, speaks through
-`RaftTransport` (dicts inside, `messages` outside), and is driven by `tick` and `receive` on the daemon's loop. Nothing in
-here waits: what must reach the disk first is held back until `on_durable`.
+`RaftTransport` (dicts inside, `messages` outside), and is driven by `tick` and `receive` on the daemon's loop. Nothing
+in here waits: what must reach the disk first is held back until `on_durable`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any, Protocol
 from pysyncobj import SyncObj, SyncObjConf
 from pysyncobj import syncobj as stock
 from pysyncobj.node import Node
-from pysyncobj.transport import Transport
 
 from kybern.daemon import StartupError
 from store.raft import messages
+from store.raft.bridge import LogView, RaftTransport, Wire, from_wire
 from store.raft.datadir import Vote
 from store.raft.journal import Journal
 
@@ -60,14 +60,6 @@ class VoteStore(Protocol):
         ...
 
 
-class Wire(Protocol):
-    """Sends a message to a member; False when it was not taken (no connection, or too much waits for it already)."""
-
-    def send(self, peer: str, message: messages.Message) -> bool:
-        """Never blocks and never raises."""
-        ...
-
-
 class Hooks(Protocol):
     """What the core asks of the node around it."""
 
@@ -86,63 +78,6 @@ class Hooks(Protocol):
     def kick(self) -> None:
         """Run another tick soon."""
         ...
-
-
-class LogView:
-    """The journal as PySyncObj reads and writes its log: a sequence of (payload, index, term)."""
-
-    def __init__(self, journal: Journal) -> None:
-        self.journal = journal
-
-    def add(self, command: bytes, idx: int, term: int) -> None:
-        """Append an entry."""
-        self.journal.append(idx, term, command)
-
-    def deleteEntriesFrom(self, position: int) -> None:
-        """Cut the log; only ever asked for after a real conflict."""
-        self.journal.truncate_from(self.journal.base_index + position)
-
-    def __len__(self) -> int:
-        return self.journal.last_index - self.journal.base_index + 1
-
-    def __getitem__(self, item: int | slice) -> Any:
-        # Payloads stay on disk: PySyncObj's own code looks at index and term alone, everything else is overridden.
-        count = len(self)
-        if isinstance(item, slice):
-            return [self._entry(position) for position in range(*item.indices(count))]
-        return self._entry(item if item >= 0 else count + item)
-
-    def _entry(self, position: int) -> tuple[bytes, int, int]:
-        index = self.journal.base_index + position
-        return b"", index, self.journal.term_at(index)
-
-    def setRaftCommitIndex(self, index: int) -> None:
-        """Not kept: a leader tells it again, and it is never to be trusted over the log."""
-
-    def setCurrentTerm(self, term: int, voted: str | None) -> None:
-        """Saved already, by the override that calls this."""
-
-    def onOneSecondTimer(self) -> None:
-        """Nothing is kept for later."""
-
-    def _destroy(self) -> None:
-        """The node closes the journal."""
-
-
-class RaftTransport(Transport):
-    """Between PySyncObj's dicts and the wire's messages."""
-
-    def __init__(self, wire: Wire) -> None:
-        super().__init__(None, None, None)
-        self._wire = wire
-        # Whether vote requests say that the leader asked for the election.
-        self.transfer = False
-
-    def send(self, node: Node, message: dict[str, Any]) -> bool:
-        """Send one of PySyncObj's messages."""
-        if self.transfer and message["type"] == "request_vote":
-            message = message | {"transfer": True}
-        return self._wire.send(node.id, to_wire(message))
 
 
 class _NullPoller:
@@ -199,7 +134,7 @@ class HardenedRaft(SyncObj):
         self.append_sequence = 0
         # How far the log was committed when the tick began, and where PySyncObj was told to look from.
         self._commit_before = 0
-        self._commit_from: int | None = None
+        self._commit_from = 0
         self._leader_heard = float("-inf")
         self._trial_votes: set[str] = set()
         self._ballots: set[str] = set()
@@ -212,6 +147,9 @@ class HardenedRaft(SyncObj):
         conf = _conf(timing, self._state_changed)
         super().__init__(Node(name), list(self._nodes.values()), conf, transport=self._raft_transport, nodeClass=Node)
         self._poller: Any = _NullPoller()
+        if not self._nodes:
+            # Nobody else to wait for.
+            self._SyncObj__raftElectionDeadline = 0.0
         vote = votes.load_vote()
         self._SyncObj__raftLog: Any = LogView(journal)
         self._SyncObj__raftCurrentTerm: int = max(vote.term, journal.last_term)
@@ -328,7 +266,7 @@ class HardenedRaft(SyncObj):
 
     def _onTick(self, timeToWait: float = 0.0) -> None:
         self._commit_before = self.commit_index
-        self._commit_from = None
+        self._commit_from = 0
         try:
             self._consider_election()
             if self._isLeader():
@@ -338,7 +276,8 @@ class HardenedRaft(SyncObj):
             self.retreat()
             raise
         finally:
-            if self._commit_from is not None:
+            if self._commit_from:
+                # The tick ended early, with an error: nothing new is committed.
                 self._SyncObj__raftCommitIndex = self._commit_before
             self._may_campaign = self._raft_transport.transfer = False
 
@@ -604,7 +543,7 @@ class HardenedRaft(SyncObj):
             found = commit if commit != self._commit_from else 0
             commit = max(self._commit_before, min(found, journal.durable_index))
             self._SyncObj__raftCommitIndex = commit
-        self._commit_from = None
+        self._commit_from = 0
         target = min(commit, journal.durable_index)
         budget = _APPLY_PER_TICK
         while self.applied_index < target and budget > 0:
@@ -690,93 +629,3 @@ def _conf(timing: Timing, state_changed: Callable[[int, int], None]) -> SyncObjC
         fullDumpFile=None,
         onStateChanged=state_changed,
     )
-
-
-def to_wire(message: dict[str, Any]) -> messages.Message:
-    """The message for one of PySyncObj's dicts."""
-    match message["type"]:
-        case "append_entries":
-            entries = [(index, term, payload) for payload, index, term in message["entries"]]
-            return messages.Append(
-                message["term"],
-                message["sequence"],
-                message["commit_index"],
-                message["prevLogIdx"],
-                message["prevLogTerm"],
-                entries,
-            )
-        case "next_node_idx":
-            return messages.AppendReply(
-                message["term"], message["sequence"], message["next_node_idx"], message["success"], message["reset"]
-            )
-        case "request_vote":
-            return messages.VoteRequest(
-                message["term"],
-                message["last_log_index"],
-                message["last_log_term"],
-                message.get("trial", False),
-                message.get("transfer", False),
-            )
-        case "response_vote":
-            return messages.VoteReply(
-                message["term"],
-                message.get("granted", True),
-                message.get("voter_term", message["term"]),
-                message.get("trial", False),
-            )
-        case "timeout_now":
-            return messages.TimeoutNow(message["term"])
-    raise AssertionError(f"PySyncObj sends {message['type']!r}, which has no place on this wire")
-
-
-def from_wire(message: messages.Message) -> dict[str, Any]:
-    """PySyncObj's dict for a message.
-
-    Raises:
-        InvalidMessage: when its entries do not follow each other.
-    """
-    match message:
-        case messages.Append():
-            expected, newest = message.previous_index + 1, message.previous_term
-            for index, term, payload in message.entries:
-                if index != expected or not newest <= term <= message.term or not payload:
-                    raise messages.InvalidMessage(f"entry {index} of term {term} where {expected} belongs")
-                expected, newest = index + 1, term
-            return {
-                "type": "append_entries",
-                "term": message.term,
-                "sequence": message.sequence,
-                "commit_index": message.commit_index,
-                "prevLogIdx": message.previous_index,
-                "prevLogTerm": message.previous_term,
-                "entries": [(payload, index, term) for index, term, payload in message.entries],
-            }
-        case messages.AppendReply():
-            return {
-                "type": "next_node_idx",
-                "term": message.term,
-                "sequence": message.sequence,
-                "next_node_idx": message.next_index,
-                "success": message.success,
-                "reset": message.reset,
-            }
-        case messages.VoteRequest():
-            return {
-                "type": "request_vote",
-                "term": message.term,
-                "last_log_index": message.last_index,
-                "last_log_term": message.last_term,
-                "trial": message.trial,
-                "transfer": message.transfer,
-            }
-        case messages.VoteReply():
-            return {
-                "type": "response_vote",
-                "term": message.term,
-                "granted": message.granted,
-                "voter_term": message.voter_term,
-                "trial": message.trial,
-            }
-        case messages.TimeoutNow():
-            return {"type": "timeout_now", "term": message.term}
-    raise messages.InvalidMessage(f"{type(message).__name__} is not Raft's")

@@ -3,8 +3,8 @@
     no-op   0x01                          put by a new leader
     group   0x00, milliseconds (8 bytes, big-endian), msgpack list of runs
 
-A run is what one member proposed in one go: its process's random number, the sequence of the first command, the commands.
-The proposer knows its own commands by these two when they are applied.
+A run is what one member proposed in one go: its process's random number, the sequence of the first command, the
+commands. The proposer knows its own commands by the first two when they are applied.
 """
 
 from __future__ import annotations

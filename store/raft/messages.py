@@ -149,6 +149,7 @@ def decode(data: bytes | bytearray | memoryview) -> Message:
         InvalidMessage: when it is none.
     """
     try:
-        return _decoder.decode(data)
+        message: Message = _decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidMessage(str(error)) from error
+    return message

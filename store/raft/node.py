@@ -63,6 +63,7 @@ class RaftNode:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._turning = False
+        self._deposed = asyncio.Event()
         self._running = False
         self._applied_any = False
         self._command_index = 0
@@ -118,11 +119,11 @@ class RaftNode:
         """Hand leadership over if there is one to take it, then leave."""
         if self._raft is None or self._disk is None or self._directory is None:
             return
-        if self._running and self._raft.leads and self._raft.transfer():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_TRANSFER_SECONDS):
-                    while self._raft.leads:
-                        await asyncio.sleep(0.01)
+        if self._running and self._raft.leads:
+            self._deposed.clear()
+            if self._raft.transfer():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._deposed.wait(), _TRANSFER_SECONDS)
         self._running = False
         if self._timer is not None:
             self._timer.cancel()
@@ -293,6 +294,7 @@ class RaftNode:
         """Tell who wants to know."""
         log.info("%s %s to lead", self._config.name, "begins" if leads else "ceases")
         if not leads:
+            self._deposed.set()
             self._proposals.drop_forwarded()
         if self._loop is not None:
             for handler in self._handlers:

@@ -24,12 +24,12 @@ OVERRIDDEN: Mapping[str, str] = {
     "_onTick": "campaigns without a trial vote; walks all entries of earlier terms in every tick of a new leader",
     "_checkCommandsToApply": "one entry per command, and pickles in between",
     "_SyncObj__onMessageReceived": (
-        "truncates without a conflict; commits what was not compared; acknowledgements without term or order; no answer "
+        "truncates without a conflict; commits what was not compared; takes acknowledgements of other terms; no answer "
         "to a stale leader; votes although a leader lives; counts a voter twice; nextIndex moves back on success"
     ),
     "_SyncObj__sendNextNodeIdx": "acknowledges before the disk has it; replies without term and sequence",
     "_SyncObj__sendAppendEntries": "pickles entries that are larger than a batch, wrongly cut; sends without bound",
-    "_SyncObj__applyLogEntries": "counts the leader's own entries before its disk has them; applies twice after an error",
+    "_SyncObj__applyLogEntries": "counts a leader's own entries before its disk has them; applies twice after an error",
     "_SyncObj__setCurrentTerm": "term and vote are used before they are durable, and are not fsynced",
     "_SyncObj__onBecomeLeader": "what was known of followers in an earlier term is forgotten",
     "_SyncObj__tryLogCompaction": "forks and trims the log in an order that loses acknowledged entries",

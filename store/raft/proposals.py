@@ -1,8 +1,8 @@
 """Commands on their way: proposed here, forwarded to the leader or appended by it, and recognised when applied.
 
-A command is sent to the leader of one term, which appends it in that term or refuses it. So once an entry of a later term
-has been applied and the command has not, it never will be, and it is proposed again: nothing is applied twice, and a
-change of leader costs a proposer time, not an error.
+A command is sent to the leader of one term, which appends it in that term or refuses it. So once an entry of a later
+term has been applied and the command has not, it never will be, and it is proposed again: nothing is applied twice, and
+a change of leader costs a proposer time, not an error.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """ReadIndex: from which applied index on a read is linearizable. Readers that come at the same time share one answer.
 
-A leader's answer counts when a quorum has answered appends sent after the question; a follower asks the leader. While one
-round runs, those who come later wait for the next: an answer must not be older than the question.
+A leader's answer counts when a quorum has answered appends sent after the question; a follower asks the leader. While
+one round runs, those who come later wait for the next: an answer must not be older than the question.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@
     batch   header (magic, count of records, bytes of records, sequence, CRC of this header)
     record  length, CRC (of length, index, term and payload), index, term, payload
 
-Entries are never rewritten in place: a record whose index is not above the last one replaces the log from there on (Raft
-truncates only what was never committed). So the log only ever grows at its end, and a crash can damage nothing but the
-last batch, which nobody was told about.
+Entries are never rewritten in place: a record whose index is not above the last one replaces the log from there on
+(Raft truncates only what was never committed). So the log only ever grows at its end, and a crash can damage nothing
+but the last batch, which nobody was told about.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def _scan_batch(path: Path, data: bytes, at: int, found: Scanned) -> int | None:
         raise CorruptJournal(path, at, "the header of a batch does not match its checksum")
     if sequence != found.next_sequence:
         raise CorruptJournal(path, at, f"batch {sequence} stands where {found.next_sequence} belongs")
-    end = body + size
+    end: int = body + size
     if end > len(data):
         return None
     records = _scan_records(data, body, end, count)

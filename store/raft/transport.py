@@ -1,8 +1,8 @@
 """Connections to the other members: mTLS over TCP, one connection per pair of members.
 
 Of two members the one whose name sorts first dials. A peer is who its certificate says it is: CN is the member's name,
-O must hold `kybern:store`, and the member must be in the configuration. A connection on which nothing comes for too long
-is closed and dialled again.
+O must hold `kybern:store`, and the member must be in the configuration. A connection on which nothing comes for too
+long is closed and dialled again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kybern.config.models import StoreConfig, Tls
 from kybern.daemon import StartupError
 from kybern.pki import Identity
 from store.raft.connection import GROUP_MEMBERS, Connection
-from store.raft.messages import PROTOCOL, Hello, InvalidMessage, Message
+from store.raft.messages import PROTOCOL, Hello, Message
 
 log = logging.getLogger(__name__)
 

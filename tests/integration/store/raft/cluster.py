@@ -1,0 +1,91 @@
+"""What the tests of a real group share: certificates, configurations on free ports, a machine that remembers."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from kybern import pki
+from kybern.config.models import StoreConfig, Tls
+from store.raft.interface import Applied
+
+
+class Recorder:
+    """A state machine that keeps what it was given; its result is the command's index."""
+
+    def __init__(self) -> None:
+        self.commands: list[bytes] = []
+        self.applied: list[Applied] = []
+        self.batches = 0
+
+    def apply(self, command: bytes, applied: Applied) -> object:
+        self.commands.append(command)
+        self.applied.append(applied)
+        return applied.index
+
+    def caught_up(self) -> None:
+        self.batches += 1
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def issue(directory: Path, authority: pki.KeyPair, name: str, group: str = "kybern:store") -> Tls:
+    """A certificate for both directions, written next to its authority's."""
+    pair = pki.issue(
+        authority, pki.Identity(name, (group,)), datetime.now(UTC), hosts=["127.0.0.1"], server=True, client=True
+    )
+    tls = Tls(directory / f"{name}.crt", directory / f"{name}.key", directory / "ca.crt")
+    pair.write(tls.cert, tls.key)
+    return tls
+
+
+def authority(directory: Path) -> pki.KeyPair:
+    directory.mkdir(parents=True, exist_ok=True)
+    pair = pki.new_authority("store-ca", datetime.now(UTC))
+    (directory / "ca.crt").write_bytes(pair.cert_pem)
+    return pair
+
+
+def configurations(
+    directory: Path, count: int = 3, *, heartbeat: float = 0.05, shortest: float = 0.4, longest: float = 0.9
+) -> list[StoreConfig]:
+    """One configuration per member; data and certificates below `directory`."""
+    ca = authority(directory / "pki")
+    names = [f"s{i + 1}" for i in range(count)]
+    members = {name: f"127.0.0.1:{port}" for name, port in zip(names, free_ports(count), strict=True)}
+    return [
+        StoreConfig(
+            name=name,
+            data_dir=directory / name,
+            client_address="127.0.0.1:1",
+            peer_address=members[name],
+            members=members,
+            clients=dict.fromkeys(names, "127.0.0.1:1"),
+            tls=issue(directory / "pki", ca, name),
+            cluster_name="test",
+            heartbeat_interval=heartbeat,
+            election_timeout_min=shortest,
+            election_timeout_max=longest,
+        )
+        for name in names
+    ]
+
+
+async def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+    """Wait for a condition, or fail saying what did not happen."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        await asyncio.sleep(0.01)

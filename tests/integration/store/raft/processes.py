@@ -1,0 +1,109 @@
+"""Members as processes: started, spoken to, killed, stopped and woken."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from kybern.config import loading
+from kybern.config.models import StoreConfig
+
+ANSWER_SECONDS = 30.0
+
+
+class Processes:
+    """All members of a group. Leaves no process behind."""
+
+    def __init__(self, directory: Path, configs: list[StoreConfig]) -> None:
+        self.directory = directory
+        self.names = [config.name for config in configs]
+        self.running: dict[str, asyncio.subprocess.Process] = {}
+        for config in configs:
+            (directory / f"{config.name}.yaml").write_text(loading.dump(config))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for name in list(self.running):
+            await self.kill(name)
+
+    async def start(self, name: str) -> None:
+        with (self.directory / f"{name}.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "tests.integration.store.raft.member",
+                str(self.directory / f"{name}.yaml"),
+                str(self.acked_path(name)),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+            )
+        self.running[name] = process
+        assert await self._answer(name) == {"ready": True}
+
+    async def kill(self, name: str) -> None:
+        process = self.running.pop(name)
+        process.kill()
+        if process.stdin is not None:
+            process.stdin.close()
+        await process.communicate()
+
+    def pause(self, name: str) -> None:
+        self.running[name].send_signal(signal.SIGSTOP)
+
+    def wake(self, name: str) -> None:
+        self.running[name].send_signal(signal.SIGCONT)
+
+    async def ask(self, name: str, line: str) -> dict[str, Any]:
+        process = self.running[name]
+        assert process.stdin is not None
+        process.stdin.write(line.encode() + b"\n")
+        return await self._answer(name)
+
+    async def leader(self) -> str:
+        """The name of the leader, once a member that runs has one that runs."""
+        for _ in range(400):
+            for name in self.running:
+                leader = (await self.ask(name, "status"))["leader"]
+                if leader in self.running and (await self.ask(leader, "status"))["leader"] == leader:
+                    return str(leader)
+            await asyncio.sleep(0.05)
+        raise AssertionError("no leader")
+
+    def acked_path(self, name: str) -> Path:
+        return self.directory / f"{name}.acked"
+
+    def acked(self) -> set[bytes]:
+        """Everything that any member acknowledged. A last line that a kill cut short was not acknowledged."""
+        found: set[bytes] = set()
+        for name in self.names:
+            if self.acked_path(name).exists():
+                found.update(self.acked_path(name).read_bytes().split(b"\n")[:-1])
+        return found
+
+    async def sequences(self) -> dict[str, list[bytes]]:
+        """What each member has applied, all of them up to date."""
+        found = {}
+        for name in self.names:
+            assert "error" not in await self.ask(name, "barrier"), name
+            await self.ask(name, f"dump {self.directory / name}.dump")
+            found[name] = (self.directory / f"{name}.dump").read_bytes().split(b"\n")
+        return found
+
+    async def _answer(self, name: str) -> dict[str, Any]:
+        process = self.running[name]
+        assert process.stdout is not None
+        async with asyncio.timeout(ANSWER_SECONDS):
+            line = await process.stdout.readline()
+        assert line, f"{name} ended: " + (self.directory / f"{name}.log").read_text()[-2000:]
+        answer: dict[str, Any] = json.loads(line)
+        return answer

@@ -10,7 +10,7 @@ import yaml
 
 from kybern.daemon import StartupError
 
-T = TypeVar("T", bound=msgspec.Struct)
+T = TypeVar("T")
 
 
 def load(path: Path, kind: type[T]) -> T:
@@ -36,7 +36,7 @@ def load(path: Path, kind: type[T]) -> T:
         raise StartupError(f"the configuration {path} is not valid: {error}") from error
 
 
-def dump(config: msgspec.Struct) -> str:
+def dump(config: object) -> str:
     """The YAML text of a configuration; `load` reads it back."""
     return yaml.safe_dump(msgspec.to_builtins(config, enc_hook=_encode), sort_keys=False, default_flow_style=False)
 

@@ -78,6 +78,9 @@ class StoreConfig(_Config):
     heartbeat_interval: Seconds = 0.1
     election_timeout_min: Seconds = 1.0
     election_timeout_max: Seconds = 2.5
+    # How much history is kept for reads and watches of the past: at most so many revisions, none older than that.
+    history_revisions: Annotated[int, msgspec.Meta(gt=0)] = 10_000
+    history_seconds: Seconds = 300.0
     log: Logging = msgspec.field(default_factory=Logging)
 
 

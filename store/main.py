@@ -1,0 +1,99 @@
+"""`kybern-store --config /etc/kybern/store.yaml`: one member of the store."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from kybern import daemon, pki
+from kybern.clock import SystemClock
+from kybern.config.loading import load
+from kybern.config.models import StoreConfig
+from store.server.core import GROUP_STORE
+from store.server.member import StoreMember
+
+log = logging.getLogger(__name__)
+
+NAME = "kybern-store"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the daemon; the result is the exit code."""
+    parser = argparse.ArgumentParser(prog=NAME, description="One member of Kybern's store: etcd v3 on a Raft group.")
+    parser.add_argument("--config", type=Path, default=Path("/etc/kybern/store.yaml"), help="default: %(default)s")
+    options = parser.parse_args(arguments)
+    try:
+        config = load(options.config, StoreConfig)
+        check(config)
+    except daemon.StartupError as error:
+        return daemon.fail(NAME, error)
+
+    async def run(process: daemon.Daemon) -> None:
+        await serve(config, process)
+
+    return daemon.run(NAME, run, log_level=config.log.level, log_format=config.log.format)
+
+
+def check(config: StoreConfig) -> None:
+    """Check what can be checked before anything is opened.
+
+    Raises:
+        StartupError: when the certificate is not a member's, or the configuration contradicts itself.
+    """
+    identity = pki.check_files(config.tls.cert, config.tls.key, config.tls.ca, SystemClock().now())
+    if GROUP_STORE not in identity.groups:
+        raise daemon.StartupError(
+            f"the certificate {config.tls.cert} is not a store member's: its organisation (O=) is not {GROUP_STORE}"
+        )
+    if identity.name != config.name:
+        raise daemon.StartupError(
+            f"the certificate {config.tls.cert} is that of {identity.name!r}, but this member's name is {config.name!r}"
+        )
+    if config.members.get(config.name) != config.peer_address:
+        raise daemon.StartupError(
+            f"members must give this member ({config.name!r}) its peer_address, {config.peer_address}"
+        )
+    if config.election_timeout_min >= config.election_timeout_max:
+        raise daemon.StartupError("election_timeout_min must be less than election_timeout_max")
+
+
+async def serve(config: StoreConfig, process: daemon.Daemon) -> None:
+    """Run a member until the process is asked to stop."""
+    # Only here: the services are tested without the consensus below them.
+    from store.raft.node import RaftNode  # noqa: PLC0415
+
+    member = StoreMember.create(config, RaftNode(config), SystemClock())
+    await member.start()
+    try:
+        await _until_stopped(member, process)
+    finally:
+        await member.stop()
+
+
+async def _until_stopped(member: StoreMember, process: daemon.Daemon) -> None:
+    async def become_ready() -> None:
+        await member.until_ready()
+        status = member.core.raft.status()
+        leader = status.leader.name if status.leader is not None else "unknown"
+        process.ready(f"revision {member.core.machine.keys.revision}, term {status.term}, leader {leader}")
+
+    stopping = asyncio.create_task(process.run_until_stopped())
+    tasks = [asyncio.create_task(become_ready()), asyncio.create_task(member.watch_tasks())]
+    try:
+        waiting: set[asyncio.Task[None]] = {stopping, *tasks}
+        while not stopping.done():
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+    finally:
+        for task in (stopping, *tasks):
+            task.cancel()
+        await asyncio.gather(stopping, *tasks, return_exceptions=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""The state machine: applies the log's commands to keys, leases and sessions.
+
+Deterministic, and never raises: whatever a command holds, every member comes to the same state and outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from google.protobuf.message import DecodeError
+
+from kybern.pb.etcd import kv_pb2, lease_pb2
+from kybern.pb.v1 import store_pipe_pb2
+from store.mvcc.errors import (
+    COMPACTED,
+    FUTURE_REVISION,
+    LEASE_EXISTS,
+    LEASE_NOT_FOUND,
+    TTL_TOO_LARGE,
+    UNKNOWN_COMMAND,
+    StoreError,
+)
+from store.mvcc.keyspace import KeySpace
+from store.mvcc.leases import MAX_TTL, LeaseTable
+from store.mvcc.outcomes import (
+    BatchOutcome,
+    CompactOutcome,
+    DeleteOutcome,
+    LeaseOutcome,
+    Outcome,
+    PutOutcome,
+    RangeOutcome,
+    TxnOutcome,
+)
+from store.mvcc.ranges import read_range
+from store.mvcc.sessions import SessionTable
+from store.mvcc.txn import Transaction, check_delete, check_put, check_txn
+from store.raft.interface import Applied
+
+
+class LeaseObserver(Protocol):
+    """Hears of leases as commands about them are applied."""
+
+    def lease_renewed(self, lease: int, ttl: int) -> None:
+        """A lease was granted or renewed: it now lives `ttl` seconds."""
+        ...
+
+    def lease_ended(self, lease: int) -> None:
+        """A lease has ended."""
+        ...
+
+
+class _NoObserver:
+    def lease_renewed(self, lease: int, ttl: int) -> None:
+        """Nobody listens."""
+
+    def lease_ended(self, lease: int) -> None:
+        """Nobody listens."""
+
+
+class StoreMachine:
+    """The replicated state, and what is local to this member: who is told of changes."""
+
+    def __init__(self) -> None:
+        self.keys = KeySpace()
+        self.leases = LeaseTable()
+        self.sessions = SessionTable()
+        # The leader's clock as of the last command, in milliseconds since the epoch.
+        self.now_ms = 0
+        self.applied_index = 0
+        self.lease_observer: LeaseObserver = _NoObserver()
+        self._wakers: list[Callable[[], None]] = []
+
+    def on_caught_up(self, waker: Callable[[], None]) -> None:
+        """Call `waker` after each batch of applied commands."""
+        self._wakers.append(waker)
+
+    # --- StateMachine
+
+    def apply(self, command: bytes, applied: Applied) -> Outcome:
+        """Apply one command."""
+        self.applied_index = applied.index
+        self.now_ms = applied.now_ms
+        try:
+            message = store_pipe_pb2.StoreCommand.FromString(command)
+        except DecodeError:
+            return UNKNOWN_COMMAND
+        match message.WhichOneof("command"):
+            case "batch":
+                return self._batch(message.batch)
+            case "txn":
+                return self._txn(message.txn)
+            case "put":
+                return self._put(message.put)
+            case "delete_range":
+                return self._delete(message.delete_range)
+            case "compact":
+                return self._compact(message.compact.revision)
+            case "lease_grant":
+                return self._grant(message.lease_grant)
+            case "lease_revoke":
+                return self._revoke(message.lease_revoke)
+            case "lease_renew":
+                return self._renew(message.lease_renew.ID)
+            case _:
+                return UNKNOWN_COMMAND
+
+    def caught_up(self) -> None:
+        """Wake watchers."""
+        for waker in self._wakers:
+            waker()
+
+    # --- reading
+
+    def range(self, request: kv_pb2.RangeRequest) -> RangeOutcome | StoreError:
+        """Read keys as they are on this member."""
+        return read_range(self.keys, request, revision=self.keys.revision)
+
+    def read_txn(self, request: kv_pb2.TxnRequest) -> TxnOutcome | StoreError:
+        """Do a transaction that holds nothing but reads."""
+        return Transaction(self.keys, self.leases).txn(request)
+
+    # --- commands
+
+    def _batch(self, batch: store_pipe_pb2.StoreBatch) -> Outcome:
+        if len(batch.ids) != len(batch.txns):
+            return UNKNOWN_COMMAND
+        session = self.sessions.enter(batch.client)
+        session.forget_below(batch.answered_below)
+        outcomes: list[TxnOutcome | StoreError] = []
+        for number, txn in zip(batch.ids, batch.txns, strict=True):
+            outcome = session.lookup(number)
+            if outcome is None:
+                outcome = self._txn(txn)
+                session.keep(number, outcome)
+            outcomes.append(outcome)
+        return BatchOutcome(outcomes)
+
+    def _txn(self, request: kv_pb2.TxnRequest) -> TxnOutcome | StoreError:
+        # The proposer has checked it; an entry of another version must not break this one all the same.
+        error = check_txn(request)
+        if error is not None:
+            return error
+        transaction = Transaction(self.keys, self.leases)
+        outcome = transaction.txn(request)
+        transaction.finish()
+        return outcome
+
+    def _put(self, request: kv_pb2.PutRequest) -> PutOutcome | StoreError:
+        transaction = Transaction(self.keys, self.leases)
+        error = check_put(request) or transaction.check_put_state(request)
+        if error is not None:
+            return error
+        outcome = transaction.put(request)
+        transaction.finish()
+        return outcome
+
+    def _delete(self, request: kv_pb2.DeleteRangeRequest) -> DeleteOutcome | StoreError:
+        error = check_delete(request)
+        if error is not None:
+            return error
+        transaction = Transaction(self.keys, self.leases)
+        outcome = transaction.delete(request)
+        transaction.finish()
+        return outcome
+
+    def _compact(self, revision: int) -> CompactOutcome | StoreError:
+        # A store that was never compacted accepts 0 once, as etcd does; it changes nothing.
+        if revision <= self.keys.compacted and (revision or self.keys.compacted):
+            return COMPACTED
+        if revision > self.keys.revision:
+            return FUTURE_REVISION
+        # Watchers must have what this takes away.
+        self.caught_up()
+        self.keys.compact(revision)
+        return CompactOutcome(self.keys.revision)
+
+    def _grant(self, request: lease_pb2.LeaseGrantRequest) -> LeaseOutcome | StoreError:
+        if request.ID == 0 or request.ID in self.leases:
+            return LEASE_EXISTS if request.ID else UNKNOWN_COMMAND
+        if request.TTL > MAX_TTL:
+            return TTL_TOO_LARGE
+        lease = self.leases.grant(request.ID, request.TTL)
+        self.lease_observer.lease_renewed(lease.id, lease.ttl)
+        return LeaseOutcome(self.keys.revision, lease.id, lease.ttl)
+
+    def _revoke(self, request: store_pipe_pb2.StoreLeaseRevoke) -> LeaseOutcome | StoreError:
+        lease = self.leases.get(request.id)
+        if lease is None:
+            return LEASE_NOT_FOUND
+        if request.renewals >= 0 and request.renewals != lease.renewals:
+            # It was renewed after the leader had found its time to be over, and lives on.
+            return LeaseOutcome(self.keys.revision, lease.id, lease.ttl)
+        self.leases.end(request.id)
+        transaction = Transaction(self.keys, self.leases)
+        transaction.delete_records([self.keys.live[key] for key in sorted(lease.keys)])
+        revision = transaction.finish()
+        self.lease_observer.lease_ended(request.id)
+        return LeaseOutcome(revision, request.id, 0)
+
+    def _renew(self, number: int) -> LeaseOutcome:
+        lease = self.leases.get(number)
+        if lease is None:
+            return LeaseOutcome(self.keys.revision, number, 0)
+        lease.renewals += 1
+        self.lease_observer.lease_renewed(lease.id, lease.ttl)
+        return LeaseOutcome(self.keys.revision, lease.id, lease.ttl)

@@ -1,0 +1,73 @@
+"""What applying a command or reading a range comes to: light objects, made into messages only where somebody asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from store.mvcc.errors import StoreError
+from store.mvcc.records import Record
+
+
+@dataclass(frozen=True, slots=True)
+class RangeOutcome:
+    """Keys that were read as of `revision`; `count` is how many the range has, `more` that the limit cut it."""
+
+    revision: int
+    records: Sequence[Record]
+    more: bool
+    count: int
+    keys_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PutOutcome:
+    """A key was set at `revision`; `previous` is there when it was asked for and existed."""
+
+    revision: int
+    previous: Record | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteOutcome:
+    """`deleted` keys went at `revision`; `previous` has them when they were asked for."""
+
+    revision: int
+    deleted: int
+    previous: Sequence[Record]
+
+
+@dataclass(frozen=True, slots=True)
+class TxnOutcome:
+    """One branch of a transaction was done, with an outcome per operation."""
+
+    revision: int
+    succeeded: bool
+    responses: Sequence[RangeOutcome | PutOutcome | DeleteOutcome | TxnOutcome]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOutcome:
+    """Outcomes of a batch's transactions, in order."""
+
+    outcomes: Sequence[TxnOutcome | StoreError]
+
+
+@dataclass(frozen=True, slots=True)
+class CompactOutcome:
+    """History before a revision is forgotten; `revision` is the store's."""
+
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseOutcome:
+    """A lease was granted, renewed or ended. `ttl` is in seconds; 0 when a renewal found no lease."""
+
+    revision: int
+    lease: int
+    ttl: int
+
+
+OpOutcome = RangeOutcome | PutOutcome | DeleteOutcome | TxnOutcome
+Outcome = OpOutcome | BatchOutcome | CompactOutcome | LeaseOutcome | StoreError

@@ -1,0 +1,80 @@
+"""Keys as of revisions, and the log of changes in order."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# etcd's mark for 'no upper bound' where a range's end is expected.
+NO_BOUND = b"\0"
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """A key after one change. Never altered, but that compaction cuts `previous`.
+
+    `version` is 0 for a deletion (then `create` and `lease` are 0 and `value` is empty). `previous` is what the key was
+    before: None when it was never there, or when compaction has forgotten it.
+    """
+
+    key: bytes
+    value: bytes
+    create: int
+    mod: int
+    version: int
+    lease: int
+    previous: Record | None
+
+    @property
+    def deleted(self) -> bool:
+        """Whether the change was a deletion."""
+        return self.version == 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of key and value."""
+        return len(self.key) + len(self.value)
+
+    @property
+    def replaced(self) -> Record | None:
+        """What a reader could see of the key before this change; None when it was absent or is forgotten."""
+        previous = self.previous
+        return None if previous is None or previous.version == 0 else previous
+
+
+class ChangeLog:
+    """All changes since the last compaction, in order; several may share a revision."""
+
+    def __init__(self) -> None:
+        self._records: list[Record] = []
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def append(self, record: Record) -> None:
+        """Add the newest change."""
+        self._records.append(record)
+
+    def between(self, first: int, last: int, limit: int) -> Sequence[Record]:
+        """Changes of the revisions from `first` to `last`: about `limit` of them, but no revision in part."""
+        begin = bisect_left(self._records, first, key=_revision)
+        end = bisect_right(self._records, last, lo=begin, key=_revision)
+        if end - begin > limit:
+            end = bisect_right(self._records, self._records[begin + limit - 1].mod, lo=begin, key=_revision)
+        return self._records[begin:end]
+
+    def drop_before(self, revision: int) -> Sequence[Record]:
+        """Take out the changes before `revision` and return them."""
+        end = bisect_left(self._records, revision, key=_revision)
+        dropped = self._records[:end]
+        del self._records[:end]
+        return dropped
+
+    def all(self) -> Sequence[Record]:
+        """A copy of the whole log."""
+        return list(self._records)
+
+
+def _revision(record: Record) -> int:
+    return record.mod

@@ -1,0 +1,62 @@
+"""Outcomes of clients' numbered transactions, kept until the client has seen them, so that sending again is harmless.
+
+Part of the replicated state: every member answers a repetition alike, whichever it reaches.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from store.mvcc.errors import OUTCOME_FORGOTTEN, StoreError
+from store.mvcc.outcomes import TxnOutcome
+
+# Bounds of memory, not of use: a cluster has a handful of clients, each with fewer calls in flight.
+MAX_SESSIONS = 256
+MAX_OUTCOMES = 4096
+
+
+@dataclass(slots=True)
+class Session:
+    """One client: outcomes by number, none of them below `floor`."""
+
+    floor: int = 0
+    outcomes: dict[int, TxnOutcome | StoreError] = field(default_factory=dict)
+
+    def lookup(self, number: int) -> TxnOutcome | StoreError | None:
+        """The outcome of a call that was done before; None when the number is new."""
+        found = self.outcomes.get(number)
+        return OUTCOME_FORGOTTEN if found is None and number < self.floor else found
+
+    def keep(self, number: int, outcome: TxnOutcome | StoreError) -> None:
+        """Remember an outcome; with too many the lowest number is forgotten."""
+        self.outcomes[number] = outcome
+        if len(self.outcomes) > MAX_OUTCOMES:
+            lowest = min(self.outcomes)
+            del self.outcomes[lowest]
+            self.floor = max(self.floor, lowest + 1)
+
+    def forget_below(self, number: int) -> None:
+        """Drop the outcomes that the client has seen."""
+        if number > self.floor:
+            self.floor = number
+            for seen in [n for n in self.outcomes if n < number]:
+                del self.outcomes[seen]
+
+
+class SessionTable:
+    """Sessions by the client's number; the one that was used longest ago goes first."""
+
+    def __init__(self) -> None:
+        self.sessions: OrderedDict[int, Session] = OrderedDict()
+
+    def enter(self, client: int) -> Session:
+        """The client's session, now the most recently used."""
+        session = self.sessions.get(client)
+        if session is None:
+            session = self.sessions[client] = Session()
+            if len(self.sessions) > MAX_SESSIONS:
+                self.sessions.popitem(last=False)
+        else:
+            self.sessions.move_to_end(client)
+        return session

@@ -1,0 +1,69 @@
+"""Outcomes as etcd's messages."""
+
+from __future__ import annotations
+
+from kybern.pb.etcd import kv_pb2, mvcc_pb2
+from store.mvcc.outcomes import DeleteOutcome, OpOutcome, PutOutcome, RangeOutcome, TxnOutcome
+from store.mvcc.records import Record
+from store.watch.events import key_value
+
+_Header = kv_pb2.ResponseHeader
+
+
+def range_response(outcome: RangeOutcome, header: _Header | None = None) -> kv_pb2.RangeResponse:
+    """What was read; the head has the revision alone when none is given."""
+    encode = _without_value if outcome.keys_only else key_value
+    return kv_pb2.RangeResponse(
+        header=header if header is not None else _Header(revision=outcome.revision),
+        kvs=[encode(record) for record in outcome.records],
+        more=outcome.more,
+        count=outcome.count,
+    )
+
+
+def put_response(outcome: PutOutcome, header: _Header | None = None) -> kv_pb2.PutResponse:
+    """That a key was set."""
+    return kv_pb2.PutResponse(
+        header=header if header is not None else _Header(revision=outcome.revision),
+        prev_kv=None if outcome.previous is None else key_value(outcome.previous),
+    )
+
+
+def delete_response(outcome: DeleteOutcome, header: _Header | None = None) -> kv_pb2.DeleteRangeResponse:
+    """What was deleted."""
+    return kv_pb2.DeleteRangeResponse(
+        header=header if header is not None else _Header(revision=outcome.revision),
+        deleted=outcome.deleted,
+        prev_kvs=[key_value(record) for record in outcome.previous],
+    )
+
+
+def txn_response(outcome: TxnOutcome, header: _Header | None = None) -> kv_pb2.TxnResponse:
+    """What a transaction did."""
+    return kv_pb2.TxnResponse(
+        header=header if header is not None else _Header(revision=outcome.revision),
+        succeeded=outcome.succeeded,
+        responses=[_op_response(response) for response in outcome.responses],
+    )
+
+
+def _op_response(outcome: OpOutcome) -> kv_pb2.ResponseOp:
+    match outcome:
+        case RangeOutcome():
+            return kv_pb2.ResponseOp(response_range=range_response(outcome))
+        case PutOutcome():
+            return kv_pb2.ResponseOp(response_put=put_response(outcome))
+        case DeleteOutcome():
+            return kv_pb2.ResponseOp(response_delete_range=delete_response(outcome))
+        case TxnOutcome():
+            return kv_pb2.ResponseOp(response_txn=txn_response(outcome))
+
+
+def _without_value(record: Record) -> mvcc_pb2.KeyValue:
+    return mvcc_pb2.KeyValue(
+        key=record.key,
+        create_revision=record.create,
+        mod_revision=record.mod,
+        version=record.version,
+        lease=record.lease,
+    )

@@ -1,0 +1,160 @@
+"""What all services of a member share: the log, the state, the answer's head, and how errors reach clients."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, NoReturn, TypeVar, cast
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from kybern.pb.etcd import kv_pb2
+from kybern.pb.v1 import store_pipe_pb2
+from kybern.pki import GROUP_MASTERS
+from kybern.rpc.credentials import peer_identity
+from store.mvcc.errors import NO_LEADER, TIMED_OUT, TOO_LARGE, StoreError
+from store.mvcc.machine import StoreMachine
+from store.mvcc.outcomes import Outcome
+from store.raft.interface import Raft, RaftUnavailable
+
+# What clients take the server for: the API of etcd 3.5, without its authentication (certificates do that here).
+API_VERSION = "3.5.0"
+# etcd's limit on one request, in bytes.
+MAX_REQUEST = 1536 * 1024
+GROUP_STORE = "kybern:store"
+
+Context = grpc.aio.ServicerContext[Any, Any]
+T = TypeVar("T", bound=Outcome)
+Q = TypeVar("Q", bound=Message)
+
+
+class Refused(Exception):  # noqa: N818 - the answer to a call, not a mistake of ours
+    """Ends a call with an error."""
+
+    def __init__(self, error: StoreError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class Core:
+    """One member's log and state."""
+
+    def __init__(self, raft: Raft, machine: StoreMachine, cluster_name: str) -> None:
+        self.raft = raft
+        self.machine = machine
+        self.cluster_id = number_of(cluster_name)
+
+    def header(self, revision: int | None = None) -> kv_pb2.ResponseHeader:
+        """The head of an answer that was made at `revision` (None: now)."""
+        status = self.raft.status()
+        return kv_pb2.ResponseHeader(
+            cluster_id=self.cluster_id,
+            member_id=status.member.id,
+            revision=self.machine.keys.revision if revision is None else revision,
+            raft_term=status.term,
+        )
+
+    async def propose(self, command: store_pipe_pb2.StoreCommand, expect: type[T]) -> T:
+        """Commit a command and return its outcome.
+
+        Raises:
+            Refused: when the command is too large, or its outcome is an error.
+            RaftUnavailable: when it could not be committed, as far as this member knows.
+        """
+        encoded = command.SerializeToString()
+        if len(encoded) > MAX_REQUEST + 64:
+            raise Refused(TOO_LARGE)
+        outcome = await self.raft.propose(encoded)
+        if isinstance(outcome, StoreError):
+            raise Refused(outcome)
+        return cast(T, outcome)
+
+    def unavailable(self) -> StoreError:
+        """Why Raft did not answer."""
+        return NO_LEADER if self.raft.status().leader is None else TIMED_OUT
+
+
+def number_of(name: str) -> int:
+    """A number from a name: the same everywhere, and never 0."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") | 1
+
+
+def require(error: StoreError | None) -> None:
+    """Refuse a call when something is wrong with it.
+
+    Raises:
+        Refused: when there is an error.
+    """
+    if error is not None:
+        raise Refused(error)
+
+
+class Guard:
+    """Makes method handlers that admit members and masters alone, and turn our exceptions into statuses."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def unary(self, behaviour: Callable[[Q, Context], Awaitable[Message]], request: type[Q]) -> Any:
+        """A handler of one request and one answer."""
+
+        async def call(message: Q, context: Context) -> Message:
+            await self._admit(context)
+            try:
+                return await behaviour(message, context)
+            except (Refused, RaftUnavailable) as error:
+                await self._abort(context, error)
+
+        return grpc.unary_unary_rpc_method_handler(
+            call, request_deserializer=request.FromString, response_serializer=_encode
+        )
+
+    def answers(self, behaviour: Callable[[Q, Context], AsyncIterator[Message]], request: type[Q]) -> Any:
+        """A handler of one request and a stream of answers."""
+
+        async def call(message: Q, context: Context) -> AsyncIterator[Message]:
+            await self._admit(context)
+            try:
+                async for answer in behaviour(message, context):
+                    yield answer
+            except (Refused, RaftUnavailable) as error:
+                await self._abort(context, error)
+
+        return grpc.unary_stream_rpc_method_handler(
+            call, request_deserializer=request.FromString, response_serializer=_encode
+        )
+
+    def stream(self, behaviour: Callable[[AsyncIterable[Q], Context], Awaitable[None]], request: type[Q]) -> Any:
+        """A handler of two streams that writes its answers, as bytes, to the context."""
+
+        async def call(messages: AsyncIterable[Q], context: Context) -> None:
+            await self._admit(context)
+            try:
+                await behaviour(messages, context)
+            except (Refused, RaftUnavailable) as error:
+                await self._abort(context, error)
+
+        return grpc.stream_stream_rpc_method_handler(call, request_deserializer=request.FromString)
+
+    async def _admit(self, context: Context) -> None:
+        identity = peer_identity(context)
+        if GROUP_MASTERS not in identity.groups and GROUP_STORE not in identity.groups:
+            await context.abort(
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"kybern-store: the certificate of {identity.name!r} is neither a store member's nor a master's (O=)",
+            )
+
+    async def _abort(self, context: Context, error: Refused | RaftUnavailable) -> NoReturn:
+        answer = error.error if isinstance(error, Refused) else self._core.unavailable()
+        await context.abort(grpc.StatusCode[answer.code], answer.message)
+
+
+def handlers(service: str, methods: Mapping[str, Any]) -> grpc.GenericRpcHandler:
+    """The methods of one service, for adding to a server."""
+    return grpc.method_handlers_generic_handler(service, dict(methods))
+
+
+def _encode(message: Message) -> bytes:
+    return message.SerializeToString()

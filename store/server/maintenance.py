@@ -1,0 +1,136 @@
+"""etcdserverpb.Maintenance: how a member is, checksums, and a copy of its state."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+from google.protobuf.message import Message
+
+from kybern.pb.etcd import maintenance_pb2 as pb
+from store.mvcc.dump import dump
+from store.mvcc.errors import StoreError
+from store.mvcc.ranges import check_revision
+from store.server.core import API_VERSION, Context, Core, Guard, Refused, handlers, require
+
+SERVICE = "etcdserverpb.Maintenance"
+
+# etcd's tools take a snapshot for whole when it is so many bytes, times any number, and a checksum of 32.
+_SNAPSHOT_BLOCK = 512
+
+_NO_ALARMS = StoreError("UNIMPLEMENTED", "kybern-store: there are no alarms to raise or clear")
+_NO_MOVE = StoreError(
+    "UNIMPLEMENTED", "kybern-store: leadership cannot be handed over; stop the leading member and another will lead"
+)
+_NO_DOWNGRADE = StoreError("UNIMPLEMENTED", "kybern-store: there is no older version to go back to")
+
+
+def maintenance_handlers(core: Core, guard: Guard) -> Any:
+    """The service, for adding to a server."""
+    service = MaintenanceService(core)
+    return handlers(
+        SERVICE,
+        {
+            "Alarm": guard.unary(service.alarm, pb.AlarmRequest),
+            "Status": guard.unary(service.status, pb.StatusRequest),
+            "Defragment": guard.unary(service.defragment, pb.DefragmentRequest),
+            "Hash": guard.unary(service.hash, pb.HashRequest),
+            "HashKV": guard.unary(service.hash_kv, pb.HashKVRequest),
+            "Snapshot": guard.answers(service.snapshot, pb.SnapshotRequest),
+            "MoveLeader": guard.unary(service.move_leader, pb.MoveLeaderRequest),
+            "Downgrade": guard.unary(service.downgrade, pb.DowngradeRequest),
+        },
+    )
+
+
+class MaintenanceService:
+    """Answers about this member alone."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def alarm(self, request: pb.AlarmRequest, context: Context) -> pb.AlarmResponse:
+        """No alarm is ever on.
+
+        Raises:
+            Refused: when one is to be raised or cleared.
+        """
+        if request.action != pb.AlarmRequest.GET:
+            raise Refused(_NO_ALARMS)
+        return pb.AlarmResponse(header=self._core.header())
+
+    async def status(self, request: pb.StatusRequest, context: Context) -> pb.StatusResponse:
+        """How the member is."""
+        raft = self._core.raft.status()
+        keys = self._core.machine.keys
+        return pb.StatusResponse(
+            header=self._core.header(),
+            version=API_VERSION,
+            dbSize=keys.bytes + raft.log_bytes,
+            dbSizeInUse=keys.bytes,
+            leader=0 if raft.leader is None else raft.leader.id,
+            raftIndex=raft.commit_index,
+            raftAppliedIndex=raft.applied_index,
+            raftTerm=raft.term,
+            errors=() if raft.leader is not None else ("etcdserver: no leader",),
+        )
+
+    async def defragment(self, request: pb.DefragmentRequest, context: Context) -> pb.DefragmentResponse:
+        """Nothing is fragmented: memory is given back as history is compacted."""
+        return pb.DefragmentResponse(header=self._core.header())
+
+    async def hash(self, request: pb.HashRequest, context: Context) -> pb.HashResponse:
+        """Checksum of all that is kept."""
+        keys = self._core.machine.keys
+        return pb.HashResponse(header=self._core.header(), hash=keys.checksum(keys.revision))
+
+    async def hash_kv(self, request: pb.HashKVRequest, context: Context) -> pb.HashKVResponse:
+        """Checksum of the keys up to a revision."""
+        keys = self._core.machine.keys
+        require(check_revision(keys, request.revision))
+        revision = request.revision or keys.revision
+        return pb.HashKVResponse(
+            header=self._core.header(),
+            hash=keys.checksum(revision),
+            compact_revision=keys.compacted or -1,
+            hash_revision=revision,
+        )
+
+    async def snapshot(self, request: pb.SnapshotRequest, context: Context) -> AsyncIterator[Message]:
+        """A dump (`store.mvcc.dump`), filled up with zeros to whole blocks, and its SHA-256."""
+        digest = hashlib.sha256()
+        sent = 0
+        remaining = self._core.machine.keys.bytes
+        for portion in dump(self._core.machine):
+            digest.update(portion)
+            sent += len(portion)
+            remaining = max(1, remaining - len(portion))
+            yield self._piece(portion, remaining)
+            # Portions are made as they are sent; others have their turn in between.
+            await asyncio.sleep(0)
+        fill = bytes(-sent % _SNAPSHOT_BLOCK)
+        digest.update(fill)
+        yield self._piece(fill + digest.digest(), 0)
+
+    async def move_leader(self, request: Message, context: Context) -> NoReturn:
+        """Say that leadership cannot be handed over.
+
+        Raises:
+            Refused: always.
+        """
+        raise Refused(_NO_MOVE)
+
+    async def downgrade(self, request: Message, context: Context) -> NoReturn:
+        """Say that there is nothing to go back to.
+
+        Raises:
+            Refused: always.
+        """
+        raise Refused(_NO_DOWNGRADE)
+
+    def _piece(self, blob: bytes, remaining: int) -> pb.SnapshotResponse:
+        return pb.SnapshotResponse(
+            header=self._core.header(), remaining_bytes=remaining, blob=blob, version=API_VERSION
+        )

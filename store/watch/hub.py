@@ -1,0 +1,193 @@
+"""Hands changes to watchers: in order, without gaps, and without ever waiting for one.
+
+A watcher that keeps up is 'synced': each batch of changes is sorted once, and matching ones are put on its list. One
+that starts in the past, or lets its list grow too long, is not: it reads the store's history at its own pace until it
+has caught up. What it needs may be compacted meanwhile; then it is told so.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from store.mvcc.keyspace import KeySpace
+from store.mvcc.records import NO_BOUND
+from store.watch.events import Pair
+
+_K = TypeVar("_K")
+
+# References to changes that a watcher may have waiting before it must read the history instead.
+MAX_PENDING = 4096
+# About how many changes are taken at once.
+CHUNK = 1000
+
+
+@dataclass(slots=True, eq=False)
+class Watcher:
+    """One watch: what it wants and how far it is. `end` follows etcd's conventions (empty: the key alone)."""
+
+    id: int
+    start: bytes
+    end: bytes
+    # Called whenever there may be something to take.
+    wake: Callable[[Watcher], None]
+    # The first revision that has not been taken, or looked through, for this watcher.
+    next_revision: int = 0
+    with_previous: bool = False
+    no_put: bool = False
+    no_delete: bool = False
+    fragment: bool = False
+    progress: bool = False
+    synced: bool = False
+    pending: list[Pair] = field(default_factory=list)
+
+    def wants(self, key: bytes, deleted: bool) -> bool:
+        """Whether a change of a key is for this watcher."""
+        if not self.wants_kind(deleted):
+            return False
+        if not self.end:
+            return key == self.start
+        return self.start <= key and (self.end == NO_BOUND or key < self.end)
+
+    def wants_kind(self, deleted: bool) -> bool:
+        """Whether the filters let a put or a deletion through."""
+        return not (self.no_delete if deleted else self.no_put)
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything that the hub has handed out was taken."""
+        return self.synced and not self.pending
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Changes for one watcher; it has seen all that it wants up to `revision`. `compacted`: it can have no more."""
+
+    pairs: Sequence[Pair]
+    revision: int
+    compacted: int = 0
+
+
+class WatchHub:
+    """All watchers of this member. `revision` is how far changes have been handed out."""
+
+    def __init__(self, keys: KeySpace) -> None:
+        self._keys = keys
+        self.revision = keys.revision
+        # Synced watchers by what they watch.
+        self._single: dict[bytes, dict[Watcher, None]] = {}
+        self._ranges: dict[tuple[bytes, bytes], dict[Watcher, None]] = {}
+        self._all: dict[Watcher, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def add(self, watcher: Watcher) -> None:
+        """Begin a watch at `next_revision`; 0 or less: at the next change."""
+        self._all[watcher] = None
+        if watcher.next_revision <= 0:
+            watcher.next_revision = self.revision + 1
+        if watcher.next_revision > self.revision:
+            self._join(watcher)
+        else:
+            watcher.wake(watcher)
+
+    def remove(self, watcher: Watcher) -> None:
+        """End a watch."""
+        self._all.pop(watcher, None)
+        self._leave(watcher)
+        watcher.pending.clear()
+
+    def caught_up(self) -> None:
+        """Hand out what was applied since the last time."""
+        last = self._keys.revision
+        if last <= self.revision:
+            return
+        records = self._keys.log.between(self.revision + 1, last, limit=last)
+        self.revision = last
+        if not self._single and not self._ranges:
+            return
+        pairs: list[Pair] = [(record, record.replaced) for record in records]
+        if self._single:
+            for pair in pairs:
+                for watcher in tuple(self._single.get(pair[0].key, ())):
+                    self._push(watcher, (pair,))
+        if self._ranges:
+            self._push_ranges(pairs)
+
+    def take(self, watcher: Watcher) -> Taken:
+        """The next changes for a watcher; none when there are none now or this stretch of history held none for it."""
+        if watcher.synced:
+            return self._take_pending(watcher)
+        if watcher.next_revision < self._keys.compacted:
+            return Taken((), self.revision, self._keys.compacted)
+        records = self._keys.log.between(watcher.next_revision, self.revision, CHUNK)
+        seen = records[-1].mod if records else self.revision
+        watcher.next_revision = seen + 1
+        if seen >= self.revision:
+            self._join(watcher)
+        pairs = [(r, r.replaced) for r in records if watcher.wants(r.key, r.deleted)]
+        return Taken(pairs, seen)
+
+    # --- within
+
+    def _take_pending(self, watcher: Watcher) -> Taken:
+        pending = watcher.pending
+        end = len(pending)
+        if end > CHUNK:
+            end = CHUNK
+            while end < len(pending) and pending[end][0].mod == pending[end - 1][0].mod:
+                end += 1
+        pairs = pending[:end]
+        del pending[:end]
+        return Taken(pairs, pairs[-1][0].mod if pending else self.revision)
+
+    def _join(self, watcher: Watcher) -> None:
+        watcher.synced = True
+        if watcher.end:
+            self._ranges.setdefault((watcher.start, watcher.end), {})[watcher] = None
+        else:
+            self._single.setdefault(watcher.start, {})[watcher] = None
+
+    def _leave(self, watcher: Watcher) -> None:
+        watcher.synced = False
+        if watcher.end:
+            _discard(self._ranges, (watcher.start, watcher.end), watcher)
+        else:
+            _discard(self._single, watcher.start, watcher)
+
+    def _push_ranges(self, pairs: list[Pair]) -> None:
+        order = sorted(range(len(pairs)), key=lambda i: pairs[i][0].key)
+        keys = [pairs[i][0].key for i in order]
+        for (start, end), watchers in tuple(self._ranges.items()):
+            first = bisect_left(keys, start)
+            last = len(keys) if end == NO_BOUND else bisect_left(keys, end)
+            if first >= last:
+                continue
+            # The usual case, a watch of everything, needs no selection.
+            matching = pairs if last - first == len(pairs) else [pairs[i] for i in sorted(order[first:last])]
+            for watcher in tuple(watchers):
+                self._push(watcher, matching)
+
+    def _push(self, watcher: Watcher, pairs: Sequence[Pair]) -> None:
+        if watcher.no_put or watcher.no_delete or pairs[0][0].mod < watcher.next_revision:
+            pairs = [p for p in pairs if p[0].mod >= watcher.next_revision and watcher.wants_kind(p[0].deleted)]
+            if not pairs:
+                return
+        watcher.pending.extend(pairs)
+        if len(watcher.pending) > MAX_PENDING:
+            first = watcher.pending[0][0].mod
+            self._leave(watcher)
+            watcher.pending.clear()
+            watcher.next_revision = first
+        watcher.wake(watcher)
+
+
+def _discard(groups: dict[_K, dict[Watcher, None]], name: _K, watcher: Watcher) -> None:
+    group = groups.get(name)
+    if group is not None:
+        group.pop(watcher, None)
+        if not group:
+            del groups[name]

@@ -55,7 +55,7 @@ class ApiDocuments:
         header = request.headers.get("Accept", "")
         if not path.group and not path.version:
             aggregated = wants_aggregated(header)
-            key = ("core" if path.core else "groups", "aggregated" if aggregated else "plain")
+            key: tuple[str, ...] = ("core" if path.core else "groups", "aggregated" if aggregated else "plain")
         else:
             accepted(header)
             aggregated = False

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
+from multidict import MultiMapping
 
 from kybern.api import errors
 from kybern.api.protobuf import MEDIA_TYPE as PROTOBUF
@@ -28,7 +29,7 @@ class Call:
     request: web.BaseRequest
     user: User
     target: Target
-    query: Mapping[str, str]
+    query: MultiMapping[str]
 
     @property
     def resource(self) -> Resource:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
@@ -41,7 +41,7 @@ class Router:
         objects: Objects,
         watches: Watches,
         documents: ApiDocuments,
-        streams: dict[str, Answer],
+        streams: Mapping[str, Answer],
         sessions: Sessions,
         ready: Callable[[], bool],
     ) -> None:

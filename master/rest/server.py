@@ -13,9 +13,13 @@ from kybern.rpc.server import check_address
 from master.apiserver.interface import Authenticator, Handlers
 from master.rest.connection import HttpServer, Sessions
 from master.rest.documents import ApiDocuments
+from master.rest.forwards import Forwards
 from master.rest.identity import Identifier
+from master.rest.logs import Logs
+from master.rest.nodes import NodeAgents
 from master.rest.objects import Objects
 from master.rest.router import Router
+from master.rest.shells import Shells
 from master.rest.watches import Watches
 
 # Kubernetes' own bound; what is stored must be smaller still (the store's bound).
@@ -40,13 +44,21 @@ class RestServer:
         self._config = config
         self._sessions = Sessions()
         clock = clock or SystemClock()
+        self._nodes = NodeAgents(config.client_tls)
+        shells = Shells(handlers, self._nodes, self._sessions)
+        streams = {
+            "log": Logs(handlers, self._nodes, self._sessions, clock).log,
+            "exec": shells.exec,
+            "attach": shells.attach,
+            "portforward": Forwards(handlers, self._nodes, self._sessions).forward,
+        }
         router = Router(
             handlers,
             Identifier(authenticator),
             Objects(handlers, clock),
             Watches(handlers, self._sessions, clock),
             ApiDocuments(lambda: handlers.registry, config.rest_address, clock),
-            {},
+            streams,
             self._sessions,
             ready,
         )
@@ -85,6 +97,7 @@ class RestServer:
         if self._http is not None:
             self._http.pre_shutdown()
             await self._http.shutdown(grace)
+        await self._nodes.close()
         if self._listener is not None:
             await self._listener.wait_closed()
 

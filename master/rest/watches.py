@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import Any
 
 from aiohttp import web
 
@@ -16,14 +14,12 @@ from master.apiserver.interface import Handlers
 from master.rest import options
 from master.rest.answers import JSON_HEADERS, Shape, failure, metadata_of, table
 from master.rest.connection import Sessions
+from master.rest.late import LateAnswer
 from master.rest.negotiation import Form
 from master.rest.objects import Call
 from master.rest.printers import printer_of
 
 log = logging.getLogger(__name__)
-
-# How long a refusal may take and still be an HTTP status; after that the answer has begun and it becomes an event.
-_REFUSAL_SECONDS = 0.1
 
 _HEADS = {kind: f'{{"type":"{kind}","object":'.encode() for kind in EventType}
 _ERROR_HEAD = b'{"type":"ERROR","object":'
@@ -43,7 +39,7 @@ class Watches:
         chosen = options.watch_options(call.query)
         seconds = options.watch_seconds(call.query)
         frames = Frames(call, shape, self._clock)
-        answer = _Answer(call.request)
+        answer = LateAnswer(call.request, JSON_HEADERS)
         events = self._handlers.watch(call.user, call.target, chosen)
         try:
             async with self._sessions.hold(call.request, seconds):
@@ -57,7 +53,7 @@ class Watches:
         return answer.response
 
 
-async def _pump(events: AsyncIterator[Sequence[WatchEvent]], frames: Frames, answer: _Answer) -> None:
+async def _pump(events: AsyncIterator[Sequence[WatchEvent]], frames: Frames, answer: LateAnswer) -> None:
     answer.begin_later()
     try:
         async for batch in events:
@@ -75,44 +71,6 @@ async def _pump(events: AsyncIterator[Sequence[WatchEvent]], frames: Frames, ans
         await answer.write(_ERROR_HEAD + failure(internal("the watch failed"))[:-1] + b"}\n")
     finally:
         answer.cancel()
-
-
-class _Answer:
-    """The chunked answer, whose headers leave with the first event or a little later, but not before a refusal."""
-
-    def __init__(self, request: web.BaseRequest) -> None:
-        self.response = web.StreamResponse(headers=JSON_HEADERS)
-        self._request = request
-        self._beginning: asyncio.Task[Any] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def begun(self) -> bool:
-        return self._beginning is not None
-
-    def begin_later(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(_REFUSAL_SECONDS, self._start)
-
-    def cancel(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-    async def begin(self) -> None:
-        if self._beginning is None:
-            self.cancel()
-            self._start()
-        assert self._beginning is not None  # noqa: S101 - _start has set it
-        if not self._beginning.done():
-            await asyncio.shield(self._beginning)
-
-    def _start(self) -> None:
-        self._beginning = asyncio.ensure_future(self.response.prepare(self._request))
-
-    async def write(self, data: bytes) -> None:
-        if not data:
-            return
-        await self.begin()
-        await self.response.write(data)
 
 
 class Frames:

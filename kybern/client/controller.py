@@ -65,6 +65,7 @@ class Controller(ABC):
         self.events = EventRecorder(self.client, self.name, context.clock)
         self.queue: WorkQueue[Key] = WorkQueue(rng=context.rng)
         self._informers: list[Informer[Any]] = []
+        self._endings: list[Callable[[], None]] = []
 
     def watch(self, kind: Kind[T], keys: Callable[[T], Iterable[Key]] | None = None) -> Informer[T]:
         """Read a kind, and reconcile the keys that `keys` gives for an object whenever it changes.
@@ -80,7 +81,7 @@ class Controller(ABC):
                     for key in concerned(state):
                         self.queue.add(key)
 
-        informer.on_change(on_change)
+        self._endings.append(informer.on_change(on_change))
         self._informers.append(informer)
         return informer
 
@@ -97,6 +98,13 @@ class Controller(ABC):
         Returns the seconds after which to look again without any change, or None. Raises StatusError when a write was
         refused: the runtime tries again later.
         """
+
+    def close(self) -> None:
+        """Stop listening to changes: nothing is queued any more. The informers go on for others."""
+        for end in self._endings:
+            end()
+        self._endings.clear()
+        self.queue.close()
 
     async def run(self) -> None:
         """Reconcile until cancelled."""

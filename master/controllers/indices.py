@@ -12,6 +12,7 @@ T = TypeVar("T", bound=Object)
 
 _CONTROLLER = "controller"
 _NODE = "node"
+_NAMESPACE = "namespace"
 
 
 def by_controller(informer: Informer[T]) -> None:
@@ -37,6 +38,16 @@ def by_node(pods: Informer[Pod]) -> None:
 def on_node(pods: Informer[Pod], node: str) -> Collection[Pod]:
     """The pods that are bound to a node."""
     return pods.indexed(_NODE, node)
+
+
+def by_namespace(informer: Informer[T]) -> None:
+    """Keep an index by namespace."""
+    informer.index(_NAMESPACE, lambda o: (o.namespace,))
+
+
+def in_namespace(informer: Informer[T], namespace: str) -> Collection[T]:
+    """The objects of a namespace."""
+    return informer.indexed(_NAMESPACE, namespace)
 
 
 def _orphans_of(namespace: str) -> str:

@@ -118,6 +118,7 @@ class ReplicaSetController(Controller):
     def __init__(self, context: ControllerContext) -> None:
         super().__init__(context)
         self._sets = self.watch(kinds.REPLICA_SETS)
+        indices.by_namespace(self._sets)
         self._pods = self.watch(kinds.PODS, self._concerned)
         indices.by_controller(self._sets)
         indices.by_controller(self._pods)
@@ -128,7 +129,7 @@ class ReplicaSetController(Controller):
             return (Key(pod.namespace, controller.name),) if controller.kind == resources.REPLICA_SETS.kind else ()
         if pod.deleting:
             return ()
-        return [s.key for s in self._sets.all() if s.namespace == pod.namespace and _selects(s, pod)]
+        return [s.key for s in indices.in_namespace(self._sets, pod.namespace) if _selects(s, pod)]
 
     async def reconcile(self, key: Key) -> float | None:
         """Adopt and release pods, then create or delete up to the count, then say what there is."""

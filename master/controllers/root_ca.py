@@ -1,4 +1,4 @@
-"""Keeps the ConfigMap `kube-root-ca.crt` in every namespace: what pods verify the API server by. Writes that one alone."""
+"""Keeps the ConfigMap `kube-root-ca.crt`, which pods verify the API server by, in every namespace. Writes it alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 
 from kybern.api import resources
 from kybern.api.errors import Reason, StatusError
+from kybern.api.types import ConfigMap
 from kybern.client import kinds
 from kybern.client.controller import Controller, ControllerContext
 from kybern.client.informer import Informer
@@ -33,7 +34,7 @@ class RootCaPublisher(Controller):
         self._published.on_change(lambda old, new: self._changed(old or new))
         self._informers.append(self._published)
 
-    def _changed(self, state: kinds.types.ConfigMap | None) -> None:
+    def _changed(self, state: ConfigMap | None) -> None:
         if state is not None:
             self.queue.add(Key("", state.namespace))
 

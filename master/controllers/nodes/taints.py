@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from kybern.api.tolerations import tolerates
 from kybern.api.types import Node, Taint, Toleration
 from kybern.clock import rfc3339
 from master.controllers import conditions
@@ -77,17 +78,6 @@ def document(taint: Taint) -> dict[str, Any]:
     if taint.time_added is not None:
         result["timeAdded"] = rfc3339(taint.time_added)
     return result
-
-
-def tolerates(toleration: Toleration, taint: Taint) -> bool:
-    """Whether a toleration is for a taint."""
-    if toleration.effect and toleration.effect != taint.effect:
-        return False
-    if toleration.key and toleration.key != taint.key:
-        return False
-    if toleration.operator == "Exists":
-        return True
-    return bool(toleration.key) and toleration.value == taint.value
 
 
 def patience(tolerations: Sequence[Toleration], taints: Sequence[Taint]) -> float | None:

@@ -65,22 +65,33 @@ class Controller(ABC):
         self.events = EventRecorder(self.client, self.name, context.clock)
         self.queue: WorkQueue[Key] = WorkQueue(rng=context.rng)
         self._informers: list[Informer[Any]] = []
+        self._endings: list[Callable[[], None]] = []
 
-    def watch(self, kind: Kind[T], keys: Callable[[T], Iterable[Key]] | None = None) -> Informer[T]:
+    def watch(
+        self,
+        kind: Kind[T],
+        keys: Callable[[T], Iterable[Key]] | None = None,
+        *,
+        facts: Callable[[T], object] | None = None,
+        delay: float = 0.0,
+    ) -> Informer[T]:
         """Read a kind, and reconcile the keys that `keys` gives for an object whenever it changes.
 
         Without `keys` the object's own key is reconciled. Both the state before and after a change are asked for keys.
+        With `facts` a change that leaves them as they were is none. `delay` is how many seconds changes are gathered.
         """
         informer = self.context.informers.of(kind)
         concerned = keys or (lambda changed: (changed.key,))
 
         def on_change(old: T | None, new: T | None) -> None:
+            if facts is not None and old is not None and new is not None and facts(old) == facts(new):
+                return
             for state in (old, new):
                 if state is not None:
                     for key in concerned(state):
-                        self.queue.add(key)
+                        self.queue.add_after(key, delay)
 
-        informer.on_change(on_change)
+        self._endings.append(informer.on_change(on_change))
         self._informers.append(informer)
         return informer
 
@@ -97,6 +108,13 @@ class Controller(ABC):
         Returns the seconds after which to look again without any change, or None. Raises StatusError when a write was
         refused: the runtime tries again later.
         """
+
+    def close(self) -> None:
+        """Stop listening to changes: nothing is queued any more. The informers go on for others."""
+        for end in self._endings:
+            end()
+        self._endings.clear()
+        self.queue.close()
 
     async def run(self) -> None:
         """Reconcile until cancelled."""

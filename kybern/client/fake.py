@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from kybern.api import errors, selectors
-from kybern.api.resources import Resource
+from kybern.api.resources import NAMESPACES, Resource
 from kybern.client.interface import (
     DEFAULT_OPTIONS,
     EventType,
@@ -172,6 +172,9 @@ class FakeClient:
         new.setdefault("kind", resource.kind)
         if resource.status_isolated and resource.plural != "nodes":
             new.pop("status", None)
+        if resource == NAMESPACES:
+            new.setdefault("spec", {}).setdefault("finalizers", ["kubernetes"])
+            new["status"] = {"phase": "Active"}
         self._fill(new, None)
         return _encode(self._store(resource, key, new, None))
 
@@ -230,10 +233,14 @@ class FakeClient:
         propagation: Propagation | None = None,
         options: WriteOptions = DEFAULT_OPTIONS,
     ) -> bytes:
-        """As `Client.delete`; pods bound to a node end gracefully, the rest when they have no finalizers."""
+        """As `Client.delete`; pods bound to a node end gracefully, the rest when they have no finalizers.
+
+        Policies become finalizers for a garbage collector, and a namespace waits for its own finalizers.
+        """
         await self._enter("delete")
         key = Key(namespace, name)
-        self.calls.append(Call("delete", resource, key, "", {"grace": grace_seconds, "uid": uid}, options))
+        body = {"grace": grace_seconds, "uid": uid, "propagation": propagation}
+        self.calls.append(Call("delete", resource, key, "", body, options))
         old = self._find(resource, key)
         meta = old["metadata"]
         if (uid and uid != meta["uid"]) or (resource_version and resource_version != meta["resourceVersion"]):
@@ -244,7 +251,11 @@ class FakeClient:
         if not (old.get("spec") or {}).get("nodeName"):
             grace = 0
         new = _copy(old)
-        if (grace and resource.graceful) or meta.get("finalizers"):
+        if propagation in _POLICIES and _POLICIES[propagation] not in meta.get("finalizers", ()):
+            new["metadata"].setdefault("finalizers", []).append(_POLICIES[propagation])
+        if (grace and resource.graceful) or _held(new):
+            if resource == NAMESPACES:
+                new.setdefault("status", {})["phase"] = "Terminating"
             new["metadata"].setdefault("deletionTimestamp", rfc3339(self.clock.now()))
             new["metadata"]["deletionGracePeriodSeconds"] = grace or 0
             return _encode(self._store(resource, key, new, old))
@@ -269,6 +280,9 @@ class FakeClient:
         if new.setdefault("spec", {}).get("nodeName"):
             raise errors.conflict(resource.plural, resource.group, key.name, "the pod is already assigned to a node")
         new["spec"]["nodeName"] = binding["target"]["name"]
+        conditions = new.setdefault("status", {}).setdefault("conditions", [])
+        conditions[:] = [c for c in conditions if c["type"] != "PodScheduled"]
+        conditions.append({"type": "PodScheduled", "status": "True", "lastTransitionTime": rfc3339(self.clock.now())})
         return _encode(self._store(resource, key, new, old))
 
     def _change(self, resource: Resource, key: Key, new: Document, subresource: str) -> bytes:
@@ -280,12 +294,17 @@ class FakeClient:
             changed = _copy(old)
             changed["status"] = new.get("status")
             new = changed
+        elif subresource in ("finalize", "scale"):
+            changed = _copy(old)
+            field = "finalizers" if subresource == "finalize" else "replicas"
+            changed.setdefault("spec", {})[field] = new["spec"][field]
+            new = changed
         elif resource.status_isolated and "status" in old:
             new["status"] = _copy(old["status"])
         self._fill(new, old)
         if _comparable(new) == _comparable(old):
             return _encode(old)
-        if new["metadata"].get("deletionTimestamp") and not new["metadata"].get("finalizers") and not resource.graceful:
+        if new["metadata"].get("deletionTimestamp") and not _held(new) and not resource.graceful:
             return _encode(self._remove(resource, key, new))
         return _encode(self._store(resource, key, new, old))
 
@@ -321,6 +340,14 @@ class FakeClient:
         self._history.append(change)
         for watcher in self._watchers:
             watcher.queue.put_nowait(change)
+
+
+_POLICIES = {Propagation.FOREGROUND: "foregroundDeletion", Propagation.ORPHAN: "orphan"}
+
+
+def _held(document: Document) -> bool:
+    """Whether finalizers keep it from going."""
+    return bool(document["metadata"].get("finalizers") or (document.get("spec") or {}).get("finalizers"))
 
 
 class _Selection:

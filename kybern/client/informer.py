@@ -90,11 +90,20 @@ class Informer(Generic[T]):
 
     # --- setting up
 
-    def on_change(self, handler: Handler[T]) -> None:
-        """Call `handler(old, new)` for every change, in order, on the loop; also for objects that are known already."""
-        self._handlers.append(handler)
+    def on_change(self, handler: Handler[T]) -> Callable[[], None]:
+        """Call `handler(old, new)` for every change, in order, on the loop; also for objects that are known already.
+
+        Returns what ends it.
+        """
+        self._handlers = [*self._handlers, handler]
         for current in list(self._objects.values()):
             handler(None, current)
+
+        def end() -> None:
+            # A new list: a handler may end itself while the handlers are being called.
+            self._handlers = [h for h in self._handlers if h is not handler]
+
+        return end
 
     def index(self, name: str, values: Callable[[T], Iterable[str]]) -> None:
         """Keep an index of the objects by the strings that `values` gives for each. Does nothing when it is kept."""
@@ -197,18 +206,30 @@ class Informers:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._informers: dict[Any, Informer[Any]] = {}
+        self._tasks: asyncio.TaskGroup | None = None
 
     def of(self, kind: Kind[T]) -> Informer[T]:
-        """The shared informer of a kind; asking for it makes it run."""
+        """The shared informer of a kind; asking for it makes it run, as soon as or because `run` does."""
         if kind not in self._informers:
             self._informers[kind] = Informer(self._client, kind)
+            self._start(self._informers[kind])
         return self._informers[kind]
 
     async def run(self) -> None:
-        """Run every informer that was asked for before, until cancelled."""
+        """Run every informer that was or will be asked for, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for informer in self._informers.values():
-                tasks.create_task(informer.run(), name=f"informer-{informer.kind}")
+            self._tasks = tasks
+            try:
+                for informer in self._informers.values():
+                    self._start(informer)
+                # Wait for ever: a task group without a task would end, and could take no later ones.
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self._tasks = None
+
+    def _start(self, informer: Informer[Any]) -> None:
+        if self._tasks is not None:
+            self._tasks.create_task(informer.run(), name=f"informer-{informer.kind}")
 
     async def synced(self) -> None:
         """Wait until every informer has read its first list."""

@@ -4,7 +4,7 @@
         made.load_busybox()
         ... made.endpoint ...
 
-It can be killed, stopped and started again. What it made (containers, mounts, control groups, files) is gone afterwards.
+It can be killed, stopped and started again. Afterwards all is gone: containers, mounts, control groups, files.
 """
 
 from __future__ import annotations

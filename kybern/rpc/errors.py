@@ -79,11 +79,12 @@ def from_message(status: kybern_status.Status) -> StatusError:
     )
 
 
-async def abort(context: grpc.aio.ServicerContext[Any, Any], error: StatusError) -> NoReturn:
-    """End a call with an error."""
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: StatusError, code: int | None = None) -> NoReturn:
+    """End a call with an error; `code` (of `google.rpc.code_pb2`) where the error's reason does not say it."""
     detail = any_pb2.Any()
     detail.Pack(to_message(error))
-    code = _CODES.get(error.reason, code_pb2.INTERNAL)
+    if code is None:
+        code = _CODES.get(error.reason, code_pb2.INTERNAL)
     status = rpc_status.to_status(status_pb2.Status(code=code, message=error.message, details=[detail]))
     await context.abort(status.code, status.details, trailing_metadata=status.trailing_metadata)
 

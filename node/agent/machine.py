@@ -48,7 +48,7 @@ def decide(facts: PodFacts) -> Decision:
         actions = tuple(_end(facts, ending))
         ended = ending.removes and not actions and not facts.busy
         status = None if facts.gone or _nothing_known(facts) else build_status(facts, ending)
-        return Decision(actions, status, _retry(facts), ended)
+        return Decision(actions, status, _retry(facts), ending=True, ended=ended)
     actions = tuple(_run(facts))
     return Decision(actions, build_status(facts, None), _wake(facts))
 
@@ -133,6 +133,7 @@ def _run(facts: PodFacts) -> Iterator[Action]:
         return
     # Containers of an earlier sandbox hold on to namespaces that nobody reaches any more.
     yield from _stop_strays(facts, sandbox)
+    yield from _clean(facts, sandbox)
     if not facts.pod.spec.host_network and not facts.address:
         if SANDBOX not in facts.busy and _may_try(facts, SANDBOX):
             yield AttachNetwork(sandbox)
@@ -163,6 +164,21 @@ def _stop_strays(facts: PodFacts, sandbox: Sandbox | None) -> Iterator[Action]:
             yield StopContainer(container, spec, grace, "Pod sandbox changed, it will be killed and re-created.")
 
 
+def _clean(facts: PodFacts, sandbox: Sandbox) -> Iterator[Action]:
+    """Of each container the newest attempt is kept, and the last one before it that ended, for its log."""
+    newest: dict[str, int] = {}
+    kept: dict[str, int] = {}
+    for container in sorted(facts.containers, key=lambda c: c.attempt, reverse=True):
+        if container.name not in newest:
+            newest[container.name] = container.attempt
+        elif container.state is ContainerState.EXITED:
+            if container.name in kept:
+                yield RemoveContainer(container)
+            kept.setdefault(container.name, container.attempt)
+    used = {c.sandbox_id for c in facts.containers}
+    yield from (RemoveSandbox(s) for s in facts.sandboxes if s.id != sandbox.id and s.id not in used)
+
+
 def _init(facts: PodFacts, sandbox: Sandbox) -> Iterator[Action]:
     """One after the other; a sidecar counts as done once it has started."""
     for spec in facts.pod.spec.init_containers:
@@ -190,7 +206,9 @@ def _keep(facts: PodFacts, sandbox: Sandbox, spec: ContainerSpec, *, init: bool)
         if facts.volumes_ready:
             yield _start(facts, sandbox, spec)
     elif container.state is ContainerState.CREATED:
-        yield ResumeContainer(container, spec)
+        # An agent that died between making and starting it left it so; one that would not start is made anew.
+        anew = key in facts.failures or has_changed(spec, container)
+        yield RemoveContainer(container) if anew else ResumeContainer(container, spec)
     elif (
         wanted_again(spec, container, facts.pod.spec.restart_policy, init=init)
         and facts.now >= restart_at(container)

@@ -237,6 +237,8 @@ class Decision:
     status: dict[str, Any] | None
     # When to decide again though nothing has changed.
     wake_at: datetime | None = None
+    # Whether the pod is to end: work on starting it may be given up.
+    ending: bool = False
     # Whether nothing of the pod is left on the node, so that its object may go.
     ended: bool = False
 

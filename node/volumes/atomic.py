@@ -1,7 +1,7 @@
 """A directory whose files change all at once.
 
 The layout is Kubernetes': files lie in a directory named after the time, `..data` points to it, and every name that
-containers see is a link through `..data`. So renaming one link changes everything, and whoever watches `..data` is told.
+containers see is a link through `..data`. So renaming one link changes everything.
 """
 
 from __future__ import annotations

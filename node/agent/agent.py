@@ -101,14 +101,11 @@ class Agent:
             host=facts,
             blocking=edges.blocking,
             starts=asyncio.Semaphore(config.parallel_starts),
-            least_oom_score=host.least_oom_score(),
         )
         self.workers = Workers(self._node, self._pods)
         # Set once the runtime has answered for the first time.
         self.runtime_ready = asyncio.Event()
         config.data_dir.mkdir(parents=True, exist_ok=True)
-        if self._node.least_oom_score > -997:
-            log.warning("without CAP_SYS_RESOURCE, guaranteed pods are not protected when memory runs out")
 
     async def run(self) -> None:
         """Run everything until cancelled."""

@@ -46,7 +46,5 @@ class NodeContext:
     starts: asyncio.Semaphore
     # Kept by the node's heartbeat.
     runtime_name: str = "docker"
-    # The lowest oom_score_adj that this process may give to another.
-    least_oom_score: int = -1000
     host_resolv: Path = field(default=Path("/etc/resolv.conf"))
     host_hosts: Path = field(default=Path("/etc/hosts"))

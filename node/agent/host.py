@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-_CAP_SYS_RESOURCE = 24
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
 
@@ -88,19 +87,6 @@ def architecture() -> str:
     """The processor's kind in Go's words, as Kubernetes has them."""
     machine = platform.machine()
     return _ARCHITECTURES.get(machine, machine)
-
-
-def least_oom_score() -> int:
-    """The lowest oom_score_adj that processes of this one may get.
-
-    Without CAP_SYS_RESOURCE the kernel refuses to go below the score that this process was started with, and the
-    container fails to start.
-    """
-    match = re.search(r"^CapEff:\s*([0-9a-f]+)$", _read(Path("/proc/self/status")), re.MULTILINE)
-    if match and int(match[1], 16) >> _CAP_SYS_RESOURCE & 1:
-        return -1000
-    own = _read(Path("/proc/self/oom_score_adj"))
-    return int(own) if own.lstrip("-").isdecimal() else 0
 
 
 def _existing(path: Path) -> Path:

@@ -130,7 +130,7 @@ class PodOperator:
                 volumes=self.volumes or {},
                 files=await self._files(pod, address),
                 message_file=await self._message_file(pod, spec, action.attempt),
-                limits=limits_of(pod.spec, spec, capacity=node.host.memory_bytes, least_oom_score=node.least_oom_score),
+                limits=limits_of(pod.spec, spec, capacity=node.host.memory_bytes),
                 security=security_of(pod, spec, image),
             )
             config = container_config(pod, spec, spec.image, action.attempt, action.backoff, made)

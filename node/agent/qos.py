@@ -33,11 +33,8 @@ def qos_class(spec: PodSpec) -> str:
     return GUARANTEED if guaranteed else BURSTABLE
 
 
-def limits_of(spec: PodSpec, container: ContainerSpec, *, capacity: int, least_oom_score: int = -1000) -> Limits:
-    """What the kernel enforces for a container.
-
-    `capacity` is the node's memory in bytes; `least_oom_score` the lowest score that this process may give away.
-    """
+def limits_of(spec: PodSpec, container: ContainerSpec, *, capacity: int) -> Limits:
+    """What the kernel enforces for a container; `capacity` is the node's memory in bytes."""
     wanted = container.resources
     cpu_limit = quantity.milli(wanted.limits.get("cpu"))
     cpu_request = quantity.milli(wanted.requests.get("cpu", wanted.limits.get("cpu")))
@@ -47,7 +44,7 @@ def limits_of(spec: PodSpec, container: ContainerSpec, *, capacity: int, least_o
         cpu_period_us=_PERIOD_US if quota else 0,
         cpu_quota_us=quota,
         memory_bytes=quantity.whole(wanted.limits.get("memory")),
-        oom_score_adj=max(least_oom_score, oom_score_adj(spec, container, capacity)),
+        oom_score_adj=oom_score_adj(spec, container, capacity),
     )
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from kybern.cli.errors import CliError
 
-class LabError(Exception):
+
+class LabError(CliError):
     """Something that whoever uses the lab can mend. `hint` says how; it is printed on a line of its own."""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint

@@ -18,10 +18,10 @@ class CliError(Exception):
         self.hint = hint
 
 
-def invoke(app: typer.Typer, name: str, arguments: Sequence[str] | None = None) -> int:
-    """Run a command line (that of the process by default); returns the exit code: 1 for errors, 2 for wrong usage."""
+def invoke(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
+    """Run a command line; returns the exit code: 1 for errors, 2 for wrong usage."""
     try:
-        app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name=name)
+        app(args=list(arguments), prog_name=name)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except (CliError, StartupError) as error:

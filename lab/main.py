@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from kybern.cli.asking import quiet
 from kybern.cli.errors import invoke
 from lab import environment, faults, lifecycle, names, network, state, status
 from lab.errors import LabError
@@ -160,4 +161,5 @@ def _root(what: str) -> None:
 
 def main() -> int:
     """The command."""
+    quiet()
     return invoke(app, "kybern-lab", sys.argv[1:])

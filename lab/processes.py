@@ -20,8 +20,15 @@ from lab import network
 from lab.names import Names
 
 MARK = "KYBERN_LAB_PROCESS"
-# Handed to whoever systemd started; not for those that we start.
-_NOT_INHERITED = ("NOTIFY_SOCKET", "JOURNAL_STREAM", "WATCHDOG_USEC", "WATCHDOG_PID", "KYBERN_READY_FILE")
+# Meant for this process (by systemd, or for its own output), not for those that it starts.
+_NOT_INHERITED = (
+    "NOTIFY_SOCKET",
+    "JOURNAL_STREAM",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "KYBERN_READY_FILE",
+    "GRPC_VERBOSITY",
+)
 
 
 class Process(msgspec.Struct, frozen=True):

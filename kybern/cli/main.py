@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
+from rich.console import Console
 
 from kybern.cli import hosts
+from kybern.cli.asking import quiet
 from kybern.cli.cluster import ClusterFile, Layout, NodeOptions, Ports, check_name, settings
 from kybern.cli.errors import CliError, invoke
+from kybern.cli.status import Status, gather, shown, table
 from kybern.pki import utc_now, write_private
 
 app = typer.Typer(
@@ -146,6 +151,27 @@ def join_node(
     _say("Next: systemctl enable --now kybern-node")
 
 
+@app.command()
+def status(
+    output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
+    folder: FolderOption = ETC,
+) -> None:
+    """Show stores, masters and nodes, and who leads; exits with 1 when one does not serve."""
+    if output not in ("table", "json"):
+        raise CliError(f"--output {output}: must be table or json")
+
+    async def ask() -> Status:
+        async with shown("asking every daemon", Console(stderr=True)):
+            return await gather(folder.absolute())
+
+    found = asyncio.run(ask())
+    typer.echo(msgspec.json.encode(found).decode() if output == "json" else table(found))
+    for problem in found.problems:
+        typer.echo(f"kybern: {problem}", err=True)
+    if found.problems:
+        raise typer.Exit(1)
+
+
 def _write_bundle(out: Path, data: bytes, *, force: bool) -> None:
     if out.exists() and not force:
         raise CliError(f"{out} is there already", "choose another --out, or say --force to replace it")
@@ -166,4 +192,5 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> int:
     """The command."""
+    quiet()
     return run(sys.argv[1:])

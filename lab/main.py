@@ -11,7 +11,7 @@ import typer
 
 from kybern.cli.asking import quiet
 from kybern.cli.errors import invoke
-from lab import environment, faults, lifecycle, names, network, state, status
+from lab import demo, environment, faults, lifecycle, names, network, state, status
 from lab.errors import LabError
 from lab.leaders import LEADER, find_leader, leaders
 from lab.progress import Progress, require_root
@@ -40,6 +40,17 @@ def up(
     progress = Progress()
     lab = lifecycle.up(names.check(name), masters, nodes, progress)
     typer.echo(f"The lab is up ({progress.seconds:.1f} s). kubectl: export KUBECONFIG={lab.kubeconfig}")
+
+
+@app.command("demo")
+def show_demo(
+    masters: Annotated[int, typer.Option(help="How many masters.")] = 3,
+    nodes: Annotated[int, typer.Option(help="How many nodes; at least one.", min=1)] = 2,
+    name: NameOption = names.DEFAULT,
+) -> None:
+    """Bring a lab up, run examples/hello.yaml on it, and ask it. This is `make up`."""
+    _root("bringing a lab up")
+    typer.echo("\n" + demo.demo(names.check(name), masters, nodes, Progress()))
 
 
 @app.command()

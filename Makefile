@@ -3,30 +3,64 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Both spellings: pip takes the versions for what it builds with from the first or, when it is newer, from the second.
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt \
+       PIP_BUILD_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip
+# A line per package, so that one sees that it goes on.
+SHORT := sed -unE 's/^ *((Collecting|Building|Installing|ERROR|error|WARNING).*)/    \1/p' | cut -c1-100 >&2
+PROTO := $(shell find proto -name '*.proto')
 
-.PHONY: help up down test lint proto bench venv clean
+.PHONY: help up down test test-quick test-lab lint proto bench venv system clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(VENV)/.installed: pyproject.toml constraints.txt hatch_build.py $(shell find proto -name '*.proto')
-	@echo "==> virtual environment ($(VENV))"
+up: system $(VENV)/.run ## Bring up three masters and two nodes, run an example on them and ask it
+	@$(BIN)/kybern-lab demo
+
+down: ## Take the cluster down and remove all that it made
+	@if test -x $(BIN)/kybern-lab; then $(BIN)/kybern-lab down; \
+	else echo "nothing to do: there is no $(VENV), so nothing was brought up from here"; fi
+
+system:
+	@$(PYTHON) lab/system.py run
+
+# What is needed to run, and (second) to develop and test.
+$(VENV)/.run: pyproject.toml constraints.txt hatch_build.py $(PROTO)
+	@echo "... virtual environment ($(VENV))" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@set -o pipefail; $(PIP) install --editable . 2>&1 | $(SHORT)
 	@touch $@
 
-venv: $(VENV)/.installed ## Make the virtual environment
+$(VENV)/.dev: $(VENV)/.run
+	@echo "... tools for development and tests" >&2
+	@set -o pipefail; $(PIP) install --editable '.[dev]' 2>&1 | $(SHORT)
+	@touch $@
 
-proto: $(VENV)/.installed ## Generate kybern/pb from proto/
+venv: $(VENV)/.dev ## Make the virtual environment
+
+proto: $(VENV)/.dev ## Generate kybern/pb from proto/
 	@$(BIN)/python hatch_build.py
 
-lint: $(VENV)/.installed ## Types, style, import rules
+lint: $(VENV)/.dev ## Types, style, import rules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
 # What takes minutes is last, so that what is quick to find fails quickly.
-test: lint ## Everything that CI runs
+test: test-quick test-lab ## Everything that CI runs
+
+test-quick: lint
 	@$(BIN)/pytest -q tests/unit tests/property
+
+test-lab: $(VENV)/.dev
+	@$(PYTHON) lab/system.py run test
+	@$(BIN)/python -m lab.kubectl
 	@$(BIN)/pytest -q tests/integration tests/lab
+
+bench: $(VENV)/.dev ## Benchmarks: JSON lines with a ratio against a peer
+	@for file in bench/[a-z]*.py; do $(BIN)/python -m bench.$$(basename $$file .py) || exit 1; done
+
+clean: down ## Take the cluster down, and remove what was built
+	@rm -rf $(VENV) .kybern kybern/pb .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

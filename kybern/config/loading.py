@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,7 +32,9 @@ def load(path: Path, kind: type[T]) -> T:
     except yaml.YAMLError as error:
         raise StartupError(f"the configuration {path} is not YAML: {' '.join(str(error).split())}") from error
     try:
-        return msgspec.convert(document if document is not None else {}, kind, strict=True, dec_hook=_decode)
+        return msgspec.convert(
+            document if document is not None else {}, kind, strict=True, dec_hook=partial(_decode, path.parent)
+        )
     except msgspec.ValidationError as error:
         raise StartupError(f"the configuration {path} is not valid: {error}") from error
 
@@ -41,9 +44,9 @@ def dump(config: object) -> str:
     return yaml.safe_dump(msgspec.to_builtins(config, enc_hook=_encode), sort_keys=False, default_flow_style=False)
 
 
-def _decode(kind: type, value: object) -> object:
+def _decode(folder: Path, kind: type, value: object) -> object:
     if kind is Path and isinstance(value, str):
-        return Path(value)
+        return folder / value  # an absolute path stays as it is
     raise NotImplementedError(kind)
 
 

@@ -1,0 +1,34 @@
+"""Errors of commands, and how a command ends."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from kybern.daemon import StartupError
+
+
+class CliError(Exception):
+    """Something that whoever typed the command can mend. `hint` says how; it is printed on a line of its own."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def invoke(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
+    """Run a command line; returns the exit code: 1 for errors, 2 for wrong usage."""
+    try:
+        app(args=list(arguments), prog_name=name)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except (CliError, StartupError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        if hint := getattr(error, "hint", ""):
+            print(f"  {hint}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0

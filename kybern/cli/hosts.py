@@ -1,0 +1,170 @@
+"""`kybern init`, `kybern certs` and `kybern join`: how hosts become parts of a cluster.
+
+The first master makes the authorities and issues bundles: what another host shows to others, and what it must know. A
+bundle is carried there by hand (scp); the host makes its configuration out of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from kybern import pki
+from kybern.cli import files as on_disk
+from kybern.cli.cluster import (
+    ClusterFile,
+    Layout,
+    NodeOptions,
+    check,
+    check_host,
+    check_name,
+    master_config,
+    node_config,
+    store_config,
+)
+from kybern.cli.errors import CliError
+from kybern.cli.files import CLUSTER, Manifest
+from kybern.cli.issuing import Authorities, Files, admin_files, master_files, new_authorities, node_files
+
+LIFETIME = timedelta(days=365)
+
+
+def init(file: ClusterFile, name: str, layout: Layout, now: datetime, *, force: bool = False) -> None:
+    """Begin a cluster: this host becomes its first master.
+
+    Raises:
+        CliError: when the cluster's settings are wrong or the folder has files already.
+    """
+    check(file)
+    authorities = new_authorities(file.cluster.name, now)
+    files = {
+        **authorities.files(),
+        **master_files(file, name, authorities, now, LIFETIME),
+        **admin_files(file, authorities.api, now, LIFETIME),
+        **_master_configuration(file, name, layout),
+    }
+    on_disk.write(layout.folder, files, force=force)
+
+
+def master_bundle(folder: Path, name: str, now: datetime, *, authority: bool = False) -> bytes:
+    """A bundle for the further master `name`; with `authority`, it can issue bundles itself.
+
+    Raises:
+        CliError: when this host cannot issue, or the cluster has no such member.
+    """
+    file, authorities = on_disk.read_cluster(folder), load_authorities(folder)
+    if name not in file.members:
+        raise CliError(
+            f"the cluster has no member {name}; it has {', '.join(file.members)}",
+            "the store takes no further members once it runs: name all of them with --member at `kybern init`",
+        )
+    content = master_files(file, name, authorities, now, LIFETIME)
+    if authority:
+        content |= authorities.files()
+    manifest = Manifest("master", name, file.members[name], file)
+    return on_disk.pack(manifest, content)
+
+
+def node_bundle(folder: Path, name: str, address: str, now: datetime) -> bytes:
+    """A bundle for the node `name`.
+
+    Raises:
+        CliError: when this host cannot issue, or name or address break a rule.
+    """
+    file, authorities = on_disk.read_cluster(folder), load_authorities(folder)
+    check_host(file, "--address", address)
+    content = node_files(check_name("NAME", name), address, authorities.api, now, LIFETIME)
+    return on_disk.pack(Manifest("node", name, address, file), content)
+
+
+def join_master(bundle: Path, layout: Layout, *, force: bool = False) -> Manifest:
+    """Make this host the master that the bundle was issued for.
+
+    Raises:
+        CliError: when it is not a master's bundle or the folder has files already.
+    """
+    manifest, files = _open(bundle, "master")
+    files |= _master_configuration(manifest.cluster, manifest.name, layout)
+    on_disk.write(layout.folder, files, force=force)
+    return manifest
+
+
+def join_node(bundle: Path, layout: Layout, options: NodeOptions, *, force: bool = False) -> Manifest:
+    """Make this host the node that the bundle was issued for.
+
+    A master may be a node too: what both have (the authority's certificate, the cluster) must be the same.
+
+    Raises:
+        CliError: when it is not a node's bundle, or the folder has other files already.
+    """
+    manifest, files = _open(bundle, "node")
+    config = node_config(manifest.cluster, manifest.name, manifest.address, layout, options)
+    files[CLUSTER] = on_disk.configuration(manifest.cluster)
+    files["node.yaml"] = on_disk.configuration(config)
+    same = [n for n in ("pki/ca.crt", CLUSTER) if _reads_as(layout.folder / n, files[n])]
+    on_disk.write(layout.folder, {n: data for n, data in files.items() if n not in same}, force=force)
+    return manifest
+
+
+def load_authorities(folder: Path) -> Authorities:
+    """The keys that certificates are issued with.
+
+    Raises:
+        CliError: when this host does not have them.
+    """
+    layout = Layout(folder, folder)
+    if not layout.key("ca").exists():
+        raise CliError(
+            f"this host cannot issue certificates: {layout.key('ca')} is not here",
+            "run this on the first master, or on one that joined with a bundle made with --authority",
+        )
+    try:
+        return Authorities(
+            pki.load_pair(layout.cert("ca"), layout.key("ca")),
+            pki.load_pair(layout.cert("store-ca"), layout.key("store-ca")),
+            layout.key("service-account").read_bytes(),
+        )
+    except OSError as error:
+        raise CliError(f"cannot read {error.filename}: {error.strerror}") from error
+
+
+def parse_pairs(option: str, pairs: Sequence[str]) -> dict[str, str]:
+    """`key=value` texts as a mapping.
+
+    Raises:
+        CliError: when one is not of that form, or a key comes twice.
+    """
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not (sign and key and value):
+            raise CliError(f"{option} {pair}: must be of the form NAME=VALUE")
+        if key in found:
+            raise CliError(f"{option}: {key} is given twice")
+        found[key] = value
+    return found
+
+
+def _open(bundle: Path, kind: str) -> tuple[Manifest, Files]:
+    manifest, files = on_disk.unpack(bundle)
+    if manifest.kind != kind:
+        other = f"`kybern join {manifest.kind} --bundle {bundle}`"
+        raise CliError(f"{bundle} is the bundle of a {manifest.kind}, not of a {kind}", f"you may mean {other}")
+    return manifest, files
+
+
+def _master_configuration(file: ClusterFile, name: str, layout: Layout) -> Files:
+    configs: dict[str, object] = {
+        CLUSTER: file,
+        "store.yaml": store_config(file, name, layout),
+        "master.yaml": master_config(file, name, layout),
+    }
+    return {path: on_disk.configuration(config) for path, config in configs.items()}
+
+
+def _reads_as(path: Path, data: bytes) -> bool:
+    try:
+        return path.read_bytes() == data
+    except OSError:
+        return False

@@ -1,0 +1,26 @@
+"""Tables as kubectl prints them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def render(rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as they need to be, three spaces between them; the first row is the heading."""
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))] if rows else []
+    lines = ("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def duration(seconds: float) -> str:
+    """A short text such as `45s`, `12m`, `3h20m` or `5d4h`."""
+    whole = max(int(seconds), 0)
+    if whole < 120:
+        return f"{whole}s"
+    if whole < 3 * 3600:
+        return f"{whole // 60}m"
+    if whole < 48 * 3600:
+        hours, minutes = whole // 3600, whole % 3600 // 60
+        return f"{hours}h{minutes}m" if minutes else f"{hours}h"
+    days, hours = whole // 86400, whole % 86400 // 3600
+    return f"{days}d{hours}h" if hours else f"{days}d"

@@ -18,6 +18,7 @@ from kybern.client.store import (
     Operation,
     Put,
     RangeResult,
+    StoreRefused,
     StoreUnavailable,
     Target,
     TxnResult,
@@ -74,6 +75,9 @@ class MemoryStore:
         """As `StoreClient.txn`."""
         await self._enter()
         succeeded = all(self._holds(c) for c in compares)
+        for operation in then if succeeded else otherwise:
+            if isinstance(operation, Put) and operation.lease and operation.lease not in self._leases:
+                raise StoreRefused("requested lease not found")
         revision = self._revision + 1
         changes: list[Change] = []
         reads: list[KeyValue | None] = []

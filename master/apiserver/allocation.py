@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from random import Random
 from typing import Any
 
@@ -87,7 +88,7 @@ class Allocator:
             guess = self._rng.randint(upper, last)
             if not is_taken(guess):
                 return guess
-        for candidate in (*range(upper, last + 1), *range(first, min(upper, last + 1))):
+        for candidate in chain(range(upper, last + 1), range(first, min(upper, last + 1))):
             if not is_taken(candidate):
                 return candidate
         raise ExhaustedError("range is full")

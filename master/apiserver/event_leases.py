@@ -41,3 +41,7 @@ class EventLeases:
                     self._lease = await self._store.lease_grant(math.ceil(self._ttl + self._slot))
                 self._number = number
             return self._lease
+
+    def forget(self) -> None:
+        """The present lease has ended before its time: the store was restored, or its clock jumped."""
+        self._number = -1

@@ -23,6 +23,7 @@ from kybern.client.store import (
     Put,
     RangeResult,
     StoreClient,
+    StoreRefused,
     StoreUnavailable,
     Target,
 )
@@ -64,13 +65,19 @@ class Outcome:
     guards: Sequence[KeyValue | None] = field(default_factory=tuple)
 
 
+class LeaseEndedError(Exception):
+    """A write with a lease was refused; as likely as not because the lease has ended."""
+
+
 @asynccontextmanager
 async def store_errors() -> AsyncIterator[None]:
-    """Turns the store's absence into 503."""
+    """Turns the store's absence into 503, and its refusals into 500."""
     try:
         yield
     except StoreUnavailable as error:
         raise errors.unavailable(f"the store does not answer now: {error}") from error
+    except StoreRefused as error:
+        raise errors.internal(f"the store refuses the request: {error}") from error
 
 
 class Storage:
@@ -101,14 +108,23 @@ class Storage:
             ) from error
 
     async def commit(self, change: Change) -> Outcome:
-        """Make a change, or find out why it cannot be made."""
+        """Make a change, or find out why it cannot be made.
+
+        Raises:
+            LeaseEndedError: when the store refuses a change with a lease; another lease may help.
+        """
         compares = [Compare(change.key, Target.MOD_REVISION, change.expected)]
         compares += [Compare(c.key, Target.VERSION, 0) for c in change.claims]
         compares += [Compare(key, Target.MOD_REVISION, revision) for key, revision in change.guards]
         if change.fence is not None:
             compares.append(Compare(keys.fence_key(change.fence), Target.MOD_REVISION, change.fence.revision))
         async with store_errors():
-            result = await self.store.txn(compares, _operations(change), _questions(change))
+            try:
+                result = await self.store.txn(compares, _operations(change), _questions(change))
+            except StoreRefused as error:
+                if change.lease:
+                    raise LeaseEndedError from error
+                raise
         if result.succeeded:
             return Outcome(True, result.revision)
         return _refusal(change, result.revision, result.reads)

@@ -18,7 +18,7 @@ from master.apiserver.entry import Document, Entry, from_store
 from master.apiserver.interface import Target, WriteOptions
 from master.apiserver.keys import CLAIMS, Claim
 from master.apiserver.machinery import Machinery
-from master.apiserver.storage import Change, Outcome
+from master.apiserver.storage import Change, LeaseEndedError, Outcome
 from master.apiserver.writes.bodies import check_size
 
 log = logging.getLogger(__name__)
@@ -76,9 +76,8 @@ class Committer:
                 await self._would_create(resource, key, document, claims_of(resource, attempt) - chosen)
                 return value
             change = Change(key, 0, value, claims_of(resource, attempt), fence=options.fence, guards=guards)
-            change.lease = await self._machinery.event_leases.lease_for(resource)
             change.fences = _fences(resource, None, attempt)
-            outcome = await self._machinery.storage.commit(change)
+            outcome = await self._commit(resource, change)
             if outcome.done:
                 return splice_resource_version(value, outcome.revision)
             if outcome.current is not None:
@@ -166,14 +165,28 @@ class Committer:
             change.unfences = _fences(resource, None, before)
         else:
             change.fences = _fences(resource, before, document)
-            change.lease = await self._machinery.event_leases.lease_for(resource)
-        outcome = await self._machinery.storage.commit(change)
+        outcome = await self._commit(resource, change)
         if outcome.done:
             return Committed(splice_resource_version(value, outcome.revision), following.remove), None
         _check_fence(resource, target.name, options, outcome)
         if outcome.taken:
             await self._learn(resource, document, outcome, chosen, taken)
         return None, outcome.current
+
+    async def _commit(self, resource: Resource, change: Change) -> Outcome:
+        leases = self._machinery.event_leases
+        if change.value is None:
+            return await self._machinery.storage.commit(change)
+        change.lease = await leases.lease_for(resource)
+        try:
+            return await self._machinery.storage.commit(change)
+        except LeaseEndedError:
+            leases.forget()
+            change.lease = await leases.lease_for(resource)
+        try:
+            return await self._machinery.storage.commit(change)
+        except LeaseEndedError as error:
+            raise errors.internal("the store does not take the object with a lease") from error
 
     async def _read(self, target: Target) -> Entry | None:
         return await self._machinery.storage.read(target.resource, target.namespace, target.name)

@@ -39,14 +39,14 @@ async def test_generated_names_are_tried_again(api: Api) -> None:
 
 async def test_strict_validation_names_the_field_and_stores_nothing(api: Api) -> None:
     document = deployment("web") | {"spec": deployment("web")["spec"] | {"replcas": 3}}
-    with pytest.raises(StatusError, match='unknown field "spec.replcas"') as caught:
+    with pytest.raises(StatusError, match=r'unknown field "spec\.replcas"') as caught:
         await api.create(resources.DEPLOYMENTS, document, field_validation="Strict")
     assert caught.value.code == 400
     assert await api.names(resources.DEPLOYMENTS) == []
 
 
 async def test_what_breaks_rules_is_refused_with_its_field(api: Api) -> None:
-    with pytest.raises(StatusError, match="metadata.name") as caught:
+    with pytest.raises(StatusError, match=r"metadata\.name") as caught:
         await api.create(resources.CONFIG_MAPS, config_map("Not_A_Name"))
     assert caught.value.code == 422
 

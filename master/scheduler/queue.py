@@ -57,11 +57,6 @@ class SchedulingQueue:
         entry.info = info
         self._activate(entry)
 
-    def get(self, uid: str) -> PodInfo | None:
-        """The pod as it is queued."""
-        entry = self._entries.get(uid)
-        return entry.info if entry is not None else None
-
     def remove(self, uid: str) -> None:
         """The pod is placed, or no more."""
         self._entries.pop(uid, None)

@@ -72,9 +72,9 @@ class Scheduler:
             tasks.create_task(self._events.run(), name=f"{NAME}-events")
             decided = 0
             while True:
-                info = await self.queue.pop()
                 # No more decisions than can be carried out: others may have made better use of the room meanwhile.
                 await self._gate.acquire()
+                info = await self.queue.pop()
                 tasks.create_task(self._carry_out(self.decide(info)), name=f"{NAME}-bind")
                 decided += 1
                 if decided % TURN == 0:
@@ -84,8 +84,6 @@ class Scheduler:
 
     def decide(self, info: PodInfo) -> tuple[PodInfo, str | Refusal]:
         """Choose a node and place the pod there, or say why there is none."""
-        # It may have changed while it waited for its turn.
-        info = self.queue.get(info.uid) or info
         choice = self._profile.decide(info, self.snapshot)
         if isinstance(choice, Refusal):
             self.queue.refuse(info.uid)
@@ -167,10 +165,10 @@ class Scheduler:
 
     # --- following the cluster
 
-    def _on_node(self, _old: Node | None, new: Node | None) -> None:
+    def _on_node(self, old: Node | None, new: Node | None) -> None:
         if new is None:
-            if _old is not None:
-                self.snapshot.remove_node(_old.name)
+            if old is not None:
+                self.snapshot.remove_node(old.name)
             return
         try:
             if self.snapshot.set_node(new):

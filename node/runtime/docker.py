@@ -447,7 +447,8 @@ class DockerRuntime:
     async def _events(self, since: str) -> AsyncIterator[RuntimeEvent]:
         filters = {"type": ["container"], "event": ["start", "die", "destroy"], "label": [words.KIND]}
         path = await self._versioned("/events")
-        answer = await self._http.open("GET", path, {"since": since, "filters": json.dumps(filters)})
+        query = {"since": since, "filters": json.dumps(filters)}
+        answer = await self._http.open("GET", path, query, answer_seconds=_HEALTH)
         lines = json_lines(answer)
         waiting: asyncio.Future[Any] | None = None
         try:

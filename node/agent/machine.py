@@ -89,12 +89,12 @@ def _end(facts: PodFacts, ending: Ending) -> Iterator[Action]:
     if any(key != VOLUMES for key in facts.busy):
         # A start may be at work: what comes of it is seen next time.
         return
-    ready = [s for s in facts.sandboxes if s.ready]
-    if ready:
-        yield from (StopSandbox(s) for s in ready)
-    elif ending.removes and (facts.sandboxes or facts.containers):
+    if ending.removes:
         yield from _remove(facts)
-    elif not facts.torn_down:
+    else:
+        # The containers stay, for their logs.
+        yield from (StopSandbox(s) for s in facts.sandboxes if s.ready)
+    if not facts.torn_down:
         yield TearDown()
 
 
@@ -117,8 +117,12 @@ def _remove(facts: PodFacts) -> Iterator[Action]:
 
 
 def _nothing_known(facts: PodFacts) -> bool:
-    """A pod that ends, whose containers are gone: what its status says is all that is known of it."""
-    return not facts.containers and bool(facts.pod.status.phase)
+    """A pod whose containers are gone, or whose end has been told: its status says more than can be seen here."""
+    status = facts.pod.status
+    if not facts.containers:
+        return bool(status.phase)
+    told = (*status.init_container_statuses, *status.container_statuses)
+    return facts.pod.finished and bool(told) and not any(s.state.running or s.state.waiting for s in told)
 
 
 # --- running

@@ -31,6 +31,8 @@ class _Entry:
     pod: Pod
     status: dict[str, Any] | None
     written: dict[str, Any] | None = None
+    # The revision that the write made; whoever changed the status later contradicts us.
+    written_at: int = 0
     delete: bool = False
 
 
@@ -47,7 +49,7 @@ class StatusWriter:
         """The pod's status is this now. `pod` is the object as the API has it."""
         entry = self._entries.setdefault(pod.uid, _Entry(pod, status))
         entry.pod, entry.status = pod, status
-        if status != entry.written:
+        if _must_write(entry):
             self._queue.add(pod.uid)
 
     def finish(self, pod: Pod) -> None:
@@ -93,9 +95,8 @@ class StatusWriter:
         entry = self._entries.get(uid)
         if entry is None:
             return
-        status = entry.status
-        if status is not None and status != entry.written:
-            await self._patch(entry, status)
+        if entry.status is not None and _must_write(entry):
+            await self._patch(entry, entry.status)
         if entry.delete:
             await self._delete(entry)
 
@@ -113,6 +114,7 @@ class StatusWriter:
         )
         entry.written = status
         fresh = decode(answer, Pod)
+        entry.written_at = fresh.revision
         if fresh.uid == pod.uid and fresh.revision > entry.pod.revision:
             entry.pod = fresh
 
@@ -132,6 +134,19 @@ class StatusWriter:
         self._entries.pop(uid, None)
         if self._on_gone is not None:
             self._on_gone(uid)
+
+
+def _must_write(entry: _Entry) -> bool:
+    if entry.status is None:
+        return False
+    if entry.status != entry.written:
+        return True
+    if entry.pod.revision <= entry.written_at:
+        return False
+    # While this node was cut off, others may have said in its place that the pod is not ready.
+    ours = {c["type"]: c["status"] for c in entry.status["conditions"]}
+    theirs = {c.type: c.status for c in entry.pod.status.conditions}
+    return any(theirs.get(kind) != value for kind, value in ours.items())
 
 
 def _cleared(written: dict[str, Any] | None) -> dict[str, None]:

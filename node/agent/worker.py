@@ -35,6 +35,7 @@ from node.agent.operator import PodOperator
 from node.agent.probes import PodProbes
 from node.agent.status import OWN
 from node.agent.views import replaced
+from node.agent.waiting import newly_waiting
 from node.runtime.interface import ContainerState, RuntimeFailure
 
 log = logging.getLogger(__name__)
@@ -115,6 +116,9 @@ class PodWorker:
             facts = self._facts()
         decision = decide(facts)
         if decision.status is not None and not self._gone:
+            where = f"{self._pod.name}_{self._pod.namespace}({self._pod.uid})"
+            for name, text in newly_waiting(self._said, decision.status, where):
+                self._operator.report("BackOff", text, warning=True, container=name)
             self._said = decision.status
             self._node.statuses.set(self._pod, decision.status)
         if decision.ending:

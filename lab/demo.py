@@ -28,7 +28,7 @@ _ANSWER = re.compile(r"hello \S+ from (?P<pod>\S+) on (?P<node>\S+)")
 _ASK = f"""\
 n=0
 while [ $n -lt {QUESTIONS} ]; do
-  wget -q -T 5 -O - http://{DNS_NAME}/ || echo failed
+  timeout 5 wget -q -O - http://{DNS_NAME}/ || echo failed
   n=$((n+1))
 done
 """

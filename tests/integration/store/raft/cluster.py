@@ -10,8 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kybern import pki
+from kybern.clock import Clock
 from kybern.config.models import StoreConfig, Tls
 from store.raft.interface import Applied
+from store.raft.messages import Hello
+from store.raft.node import RaftNode
+from store.raft.transport import TlsTransport
 
 
 class Recorder:
@@ -89,3 +93,67 @@ async def until(condition: Callable[[], bool], what: str, seconds: float = 20.0)
     while not condition():
         assert time.monotonic() < end, f"not within {seconds} s: {what}"
         await asyncio.sleep(0.01)
+
+
+class CuttableTransport(TlsTransport):
+    """The real transport with a switch: `cut` closes all connections and lets none be opened until `heal`."""
+
+    isolated = False
+
+    def cut(self) -> None:
+        self.isolated = True
+        for connection in list(self._all):
+            connection.close()
+
+    def heal(self) -> None:
+        self.isolated = False
+
+    def accepts(self, identity: pki.Identity, hello: Hello, expected: str) -> str | None:
+        return "cut off by the test" if self.isolated else super().accepts(identity, hello, expected)
+
+
+class Group:
+    """Members in this process, each with its machine and its transport."""
+
+    def __init__(self, configs: list[StoreConfig], *, request_timeout: float | None = None) -> None:
+        self.configs = {config.name: config for config in configs}
+        self.nodes: dict[str, RaftNode] = {}
+        self.machines: dict[str, Recorder] = {}
+        self.transports: dict[str, CuttableTransport] = {}
+        self._timeout = request_timeout
+
+    async def start(self, *names: str) -> None:
+        for name in names or self.configs:
+            node = RaftNode(self.configs[name], transport=self._transport, request_timeout=self._timeout)
+            self.machines[name] = Recorder()
+            self.nodes[name] = node
+            await node.start(self.machines[name])
+
+    async def stop(self, *names: str) -> None:
+        for name in names or list(self.nodes):
+            await self.nodes.pop(name).stop()
+
+    async def leader(self, but: str = "") -> RaftNode:
+        """The one that leads; `but` is left out of the question."""
+        asked = {name: node for name, node in self.nodes.items() if name != but}
+        await until(lambda: any(node.is_leader for node in asked.values()), "a leader")
+        return next(node for node in asked.values() if node.is_leader)
+
+    def name(self, node: RaftNode) -> str:
+        return next(name for name, other in self.nodes.items() if other is node)
+
+    async def followers(self) -> list[RaftNode]:
+        leader = await self.leader()
+        return [node for node in self.nodes.values() if node is not leader]
+
+    async def level(self) -> list[bytes]:
+        """What all have applied, once every one of them is up to date."""
+        for node in self.nodes.values():
+            await node.read_barrier()
+        sequences = [machine.commands for name, machine in self.machines.items() if name in self.nodes]
+        assert all(sequence == sequences[0] for sequence in sequences)
+        return list(sequences[0])
+
+    def _transport(self, config: StoreConfig, clock: Clock) -> CuttableTransport:
+        self.transports[config.name] = CuttableTransport(config, clock)
+        return self.transports[config.name]

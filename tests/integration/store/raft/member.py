@@ -1,6 +1,6 @@
 """A store member in a process of its own, for tests that kill it.
 
-    python -m tests.integration.store.raft.member CONFIG.yaml ACKED
+    python -m tests.integration.store.raft.member CONFIG.json ACKED
 
 Reads commands from stdin, one a line, and answers each with a line of JSON:
     load N       propose without end from N tasks; every acknowledged command is appended to ACKED before it counts
@@ -21,9 +21,9 @@ import os
 import sys
 from pathlib import Path
 
+import msgspec
 import uvloop
 
-from kybern.config import loading
 from kybern.config.models import StoreConfig
 from store.raft.interface import RaftUnavailable
 from store.raft.node import RaftNode
@@ -64,7 +64,7 @@ class Member:
         elif verb == "propose":
             await self.node.propose(argument.encode())
         elif verb == "dump":
-            Path(argument).write_bytes(b"\n".join(self.machine.commands))
+            await asyncio.to_thread(Path(argument).write_bytes, b"\n".join(self.machine.commands))
         status = self.node.status()
         return {
             "leader": status.leader.name if status.leader else "",
@@ -74,9 +74,8 @@ class Member:
         }
 
 
-async def main() -> None:
-    config = loading.load(Path(sys.argv[1]), StoreConfig)
-    member = Member(config, Path(sys.argv[2]))
+async def main(config: StoreConfig, acked: Path) -> None:
+    member = Member(config, acked)
     await member.node.start(member.machine)
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -92,4 +91,6 @@ async def main() -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    uvloop.run(main())
+    text = Path(sys.argv[1]).read_bytes()
+    config = msgspec.json.decode(text, type=StoreConfig, dec_hook=lambda kind, value: kind(value))
+    uvloop.run(main(config, Path(sys.argv[2])))

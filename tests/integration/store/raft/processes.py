@@ -10,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from kybern.config import loading
+import msgspec
+
 from kybern.config.models import StoreConfig
 
 ANSWER_SECONDS = 30.0
@@ -24,7 +25,7 @@ class Processes:
         self.names = [config.name for config in configs]
         self.running: dict[str, asyncio.subprocess.Process] = {}
         for config in configs:
-            (directory / f"{config.name}.yaml").write_text(loading.dump(config))
+            (directory / f"{config.name}.json").write_bytes(msgspec.json.encode(config, enc_hook=str))
 
     async def __aenter__(self) -> Self:
         return self
@@ -41,7 +42,7 @@ class Processes:
                 sys.executable,
                 "-m",
                 "tests.integration.store.raft.member",
-                str(self.directory / f"{name}.yaml"),
+                str(self.directory / f"{name}.json"),
                 str(self.acked_path(name)),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""kill -9 and SIGSTOP under load: nothing acknowledged is lost, nothing is applied twice, all apply the same sequence."""
+"""kill -9 and SIGSTOP under load: nothing acknowledged is lost or applied twice, all apply the same sequence."""
 
 from __future__ import annotations
 

@@ -1,0 +1,288 @@
+"""The journal on a real directory: what a crash leaves is cut, what it cannot leave is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kybern.daemon import StartupError
+from store.raft import segments
+from store.raft.journal import Batch, Journal
+
+
+def opened(directory: Path, **options: int) -> Journal:
+    journal = Journal(directory, **options)
+    journal.open()
+    return journal
+
+
+def flush(journal: Journal) -> None:
+    while (batch := journal.take()) is not None:
+        journal.write(batch)
+        journal.done(batch)
+
+
+def fill(journal: Journal, first: int, last: int, term: int = 1, *, size: int = 20) -> None:
+    """Append entries, one batch each."""
+    for index in range(first, last + 1):
+        journal.append(index, term, payload(index, term, size))
+        flush(journal)
+
+
+def payload(index: int, term: int, size: int = 20) -> bytes:
+    return f"{index}/{term}:".encode().ljust(size, b"x")
+
+
+def contents(journal: Journal) -> list[tuple[int, int, bytes]]:
+    return journal.entries(journal.base_index + 1, 1 << 30)
+
+
+def expected(first: int, last: int, term: int = 1, *, size: int = 20) -> list[tuple[int, int, bytes]]:
+    return [(index, term, payload(index, term, size)) for index in range(first, last + 1)]
+
+
+def only_segment(directory: Path) -> Path:
+    (path,) = directory.iterdir()
+    return path
+
+
+def test_what_was_written_is_read_back(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    assert (first.last_index, first.last_term, first.durable_index) == (1, 0, 1)
+    fill(first, 2, 9)
+    first.close()
+    second = opened(tmp_path)
+    assert contents(second) == expected(2, 9)
+    assert (second.last_index, second.last_term, second.durable_index) == (9, 1, 9)
+    fill(second, 10, 12, term=2)
+    second.close()
+    assert contents(opened(tmp_path)) == expected(2, 9) + expected(10, 12, 2)
+
+
+def test_entries_are_bounded_by_bytes_but_one_always_goes(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    fill(journal, 2, 9, size=100)
+    assert [index for index, _, _ in journal.entries(3, 250)] == [3, 4]
+    assert [index for index, _, _ in journal.entries(3, 1)] == [3]
+    journal.close()
+
+
+def test_nothing_is_durable_before_the_write_is_done(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    journal.append(2, 1, b"a")
+    batch = journal.take()
+    assert batch is not None
+    journal.append(3, 1, b"b")
+    assert journal.take() is None
+    assert (journal.durable_index, journal.last_index, journal.pending_bytes) == (1, 3, 2)
+    journal.write(batch)
+    journal.done(batch)
+    assert journal.durable_index == 2
+    flush(journal)
+    assert (journal.durable_index, journal.pending_bytes) == (3, 0)
+    journal.close()
+
+
+def test_a_truncation_during_a_write_takes_its_durability(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    fill(journal, 2, 3)
+    for index in range(4, 8):
+        journal.append(index, 1, payload(index, 1))
+    batch = journal.take()
+    assert batch is not None
+    journal.truncate_from(5)
+    journal.append(5, 2, payload(5, 2))
+    journal.write(batch)
+    journal.done(batch)
+    assert (journal.durable_index, journal.last_index) == (4, 5)
+    flush(journal)
+    assert journal.durable_index == 5
+    journal.close()
+    assert contents(opened(tmp_path)) == expected(2, 4) + expected(5, 5, 2)
+
+
+def test_a_truncation_of_what_is_durable_is_replayed(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    fill(journal, 2, 9)
+    journal.truncate_from(4)
+    assert journal.durable_index == 3
+    fill(journal, 4, 5, term=3)
+    journal.close()
+    again = opened(tmp_path)
+    assert contents(again) == expected(2, 3) + expected(4, 5, 3)
+    again.close()
+
+
+def test_segments_follow_each_other(tmp_path: Path) -> None:
+    journal = opened(tmp_path, segment_bytes=300)
+    fill(journal, 2, 40)
+    journal.truncate_from(30)
+    fill(journal, 30, 35, term=2)
+    journal.close()
+    assert len(list(tmp_path.iterdir())) > 4
+    again = opened(tmp_path, segment_bytes=300)
+    assert contents(again) == expected(2, 29) + expected(30, 35, 2)
+    again.close()
+
+
+def test_the_cache_is_bounded_and_the_rest_comes_from_disk(tmp_path: Path) -> None:
+    journal = opened(tmp_path, cache_bytes=500)
+    fill(journal, 2, 50, size=100)
+    assert sum(map(len, journal._cache.values())) <= 500
+    assert contents(journal) == expected(2, 50, size=100)
+    journal.close()
+
+
+def test_what_is_not_durable_stays_in_the_cache(tmp_path: Path) -> None:
+    journal = opened(tmp_path, cache_bytes=50)
+    for index in range(2, 10):
+        journal.append(index, 1, payload(index, 1))
+    assert contents(journal) == expected(2, 9)
+    journal.close()
+
+
+@pytest.mark.parametrize("kept", range(1, 68))
+def test_a_tail_that_a_crash_cut_short_is_cut(tmp_path: Path, kept: int, caplog: pytest.LogCaptureFixture) -> None:
+    """The last batch is a header, a record's header and 20 bytes: whatever part of it was written, it was not acked."""
+    journal = opened(tmp_path)
+    fill(journal, 2, 5)
+    path = only_segment(tmp_path)
+    good = path.stat().st_size
+    fill(journal, 6, 6)
+    journal.close()
+    assert path.stat().st_size == good + segments.BATCH_HEADER_BYTES + segments.RECORD_HEADER_BYTES + 20
+    with path.open("r+b") as file:
+        file.truncate(good + kept)
+    again = opened(tmp_path)
+    assert contents(again) == expected(2, 5)
+    assert f"cutting {kept} bytes off {path} at offset {good}" in caplog.text
+    fill(again, 6, 7, term=2)
+    again.close()
+    assert contents(opened(tmp_path)) == expected(2, 5) + expected(6, 7, 2)
+
+
+def test_a_tail_whose_sectors_were_not_written_is_cut(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    fill(journal, 2, 5)
+    path = only_segment(tmp_path)
+    good = path.stat().st_size
+    fill(journal, 6, 6, size=5000)
+    journal.close()
+    # A power cut: the file has its length, but a sector in the middle never reached the disk.
+    data = bytearray(path.read_bytes())
+    data[good + 2048 - good % 512 : good + 2560 - good % 512] = bytes(512)
+    path.write_bytes(data)
+    assert contents(opened(tmp_path)) == expected(2, 5)
+
+
+def test_a_tail_of_zeros_is_cut(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    fill(journal, 2, 5)
+    journal.close()
+    path = only_segment(tmp_path)
+    path.write_bytes(path.read_bytes() + bytes(700))
+    assert contents(opened(tmp_path)) == expected(2, 5)
+
+
+def test_any_flipped_bit_is_refused(tmp_path: Path) -> None:
+    """Also in the last batch: a member that forgets what it acknowledged could elect a leader without it."""
+    journal = opened(tmp_path)
+    fill(journal, 2, 4)
+    journal.close()
+    path = only_segment(tmp_path)
+    good = path.read_bytes()
+    for offset in range(len(good)):
+        bad = bytearray(good)
+        bad[offset] ^= 1 << offset % 8
+        path.write_bytes(bad)
+        with pytest.raises(StartupError, match=rf"{path} is corrupt at offset \d+"):
+            opened(tmp_path)
+    path.write_bytes(good)
+    assert contents(opened(tmp_path)) == expected(2, 4)
+
+
+def test_the_offset_of_the_error_is_that_of_the_record(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    fill(journal, 2, 3)
+    path = only_segment(tmp_path)
+    at = path.stat().st_size
+    fill(journal, 4, 9)
+    journal.close()
+    bad = bytearray(path.read_bytes())
+    bad[at + segments.BATCH_HEADER_BYTES + segments.RECORD_HEADER_BYTES + 3] ^= 4
+    path.write_bytes(bad)
+    with pytest.raises(StartupError, match=f"at offset {at + segments.BATCH_HEADER_BYTES}:"):
+        opened(tmp_path)
+
+
+def test_a_segment_that_is_missing_is_noticed(tmp_path: Path) -> None:
+    journal = opened(tmp_path, segment_bytes=300)
+    fill(journal, 2, 40)
+    journal.close()
+    paths = sorted(tmp_path.iterdir())
+    paths[2].unlink()
+    with pytest.raises(StartupError, match="missing before it"):
+        opened(tmp_path)
+
+
+def test_a_torn_segment_before_others_is_refused(tmp_path: Path) -> None:
+    journal = opened(tmp_path, segment_bytes=300)
+    fill(journal, 2, 40)
+    journal.close()
+    path = sorted(tmp_path.iterdir())[1]
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 5)
+    with pytest.raises(StartupError, match="cut off, and later segments follow"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0, 10, segments.FILE_HEADER_BYTES - 1])
+def test_a_segment_whose_making_was_interrupted_is_made_again(tmp_path: Path, kept: int) -> None:
+    journal = opened(tmp_path, segment_bytes=300)
+    fill(journal, 2, 20)
+    number = len(list(tmp_path.iterdir())) + 1
+    journal.close()
+    (tmp_path / f"{number:010d}.log").write_bytes(b"\x01" * kept)
+    again = opened(tmp_path, segment_bytes=300)
+    assert contents(again) == expected(2, 20)
+    fill(again, 21, 40)
+    again.close()
+    assert contents(opened(tmp_path, segment_bytes=300)) == expected(2, 40)
+
+
+def test_a_write_that_failed_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = opened(tmp_path)
+    fill(journal, 2, 4)
+    for index in range(5, 8):
+        journal.append(index, 1, payload(index, 1))
+    batch = journal.take()
+    assert isinstance(batch, Batch)
+    import os
+
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real(fd, bytes(data)[:7], at) and _full())
+    with pytest.raises(OSError, match="No space"):
+        journal.write(batch)
+    monkeypatch.setattr(os, "pwrite", real)
+    assert journal.durable_index == 4
+    journal.write(batch)
+    journal.done(batch)
+    journal.close()
+    assert contents(opened(tmp_path)) == expected(2, 7)
+
+
+def test_a_disk_that_returns_something_else_is_noticed(tmp_path: Path) -> None:
+    journal = opened(tmp_path, cache_bytes=0)
+    fill(journal, 2, 9)
+    path = only_segment(tmp_path)
+    bad = bytearray(path.read_bytes())
+    bad[-1] ^= 1
+    path.write_bytes(bad)
+    with pytest.raises(segments.CorruptJournal, match="entry 9 fails its checksum"):
+        journal.read(9)
+    journal.close()
+
+
+def _full() -> int:
+    raise OSError(28, "No space left on device")

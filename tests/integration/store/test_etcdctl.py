@@ -229,7 +229,7 @@ async def test_a_lease_lives_by_renewals_and_takes_its_keys_with_it(ours: Endpoi
 
 async def test_revoking_a_lease_deletes_its_keys_as_one_revision(ours: Endpoint) -> None:
     granted = await etcdctl(ours, "lease", "grant", "60", "-w", "json")
-    lease = f"{json.loads(granted.out)['ID']:x}"
+    lease = f"{json.loads(granted.out)['ID']:016x}"
     for name in ("a", "b"):
         await etcdctl(ours, "put", name, "1", f"--lease={lease}")
     keys = (await etcdctl(ours, "lease", "timetolive", lease, "--keys", "-w", "json")).out

@@ -132,7 +132,9 @@ class PipeClient:
             self._endpoints.next(endpoint)
             # All that waits is sent again, in the order in which it was called.
             self._unsent = deque(sorted(self._waiting.values(), key=lambda call: call.id))
-            if not self._unsent:
+            if self._unsent:
+                self._wake.set()
+            else:
                 self._wake.clear()
             await asyncio.sleep(backoff.next())
 

@@ -49,7 +49,7 @@ class MemoryStore:
     def compact(self) -> None:
         """Forget the history up to now."""
         self._compacted = self._revision
-        self._history.clear()
+        self._history = [c for c in self._history if c.value.mod_revision >= self._compacted]
 
     # --- StoreClient
 
@@ -104,6 +104,8 @@ class MemoryStore:
             while True:
                 if self._down:
                     raise StoreUnavailable("the store is down")
+                if sent < self._compacted - 1:
+                    raise Compacted(self._compacted)
                 changes = [
                     c
                     for c in self._history

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -62,8 +63,17 @@ class Registration:
                 log.info("this master's registration ends with its lease: %s", error)
 
 
+def _reachable(host: str) -> bool:
+    """Whether pods can be sent there: endpoints must not lie on loopback, where masters of a single host may listen."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return not (address.is_loopback or address.is_unspecified or address.is_link_local)
+
+
 async def living(store: StoreClient) -> Sequence[Address]:
-    """Where the living masters serve, in order.
+    """Where the living masters serve, in order; addresses that endpoints cannot have are left out.
 
     Raises:
         StoreUnavailable: when the store does not answer.
@@ -72,6 +82,6 @@ async def living(store: StoreClient) -> Sequence[Address]:
     addresses = set()
     for pair in found.items:
         host, _, port = pair.value.decode("utf-8", "replace").rpartition(":")
-        if host and port.isdecimal():
+        if port.isdecimal() and _reachable(host.strip("[]")):
             addresses.add(Address(host.strip("[]"), int(port)))
     return sorted(addresses)

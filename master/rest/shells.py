@@ -89,17 +89,17 @@ class Shells:
         location = await self._handlers.locate(call.user, call.target, container, verb="create")
         start = _start(kind, wanted, call, location)
         if upgrade == upgrades.WEBSOCKET:
-            return await self._websocket(call, protocol, kind, start, location)
+            return await self._websocket(call, protocol, kind, start, location, wanted)
         return await self._spdy(call, protocol, kind, start, location, wanted)
 
     async def _websocket(
-        self, call: Call, protocol: str, kind: _Kind, start: Any, location: PodLocation
+        self, call: Call, protocol: str, kind: _Kind, start: Any, location: PodLocation, wanted: Wanted
     ) -> web.StreamResponse:
         socket = await upgrades.open_websocket(call.request, protocol)
         client = ch.WebSocketChannels(socket)
         async with self._sessions.hold(call.request):
             # Clients wait for a first, empty message as the sign that all is set up.
-            await client.send(ch.STDOUT, b"")
+            await client.send(ch.STDOUT if wanted.stdout else ch.STDERR if wanted.stderr else ch.ERROR, b"")
             await self._relay(kind, start, location, client)
         if not socket.closed:
             await socket.close()

@@ -155,22 +155,25 @@ def _proportional(current: Rollout, active: Sequence[ReplicaSet]) -> Sizes:
     change = allowed - sum(s.spec.replicas for s in active)
     if change == 0:
         return tuple((s, s.spec.replicas) for s in active)
-    # The largest comes first and takes what rounding left over; of equal ones the newer grows, the older shrinks.
+    # The largest comes first and takes what rounding left over (what it can of it); of equal ones the newer grows, the older shrinks.
     by_age = sorted(active, key=age_order, reverse=change > 0)
     ordered = sorted(by_age, key=lambda s: -s.spec.replicas)
     sizes, given = [], 0
     for member in ordered:
         left = change - given
         share = _share(current, member, allowed)
-        share = min(share, left) if change > 0 else max(share, left)
+        # Never against the direction of the whole, and never more than is left of it.
+        share = max(min(share, left), 0) if change > 0 else min(max(share, left), 0)
         sizes.append(member.spec.replicas + share)
         given += share
-    sizes[0] = max(sizes[0] + change - given, 0)
+    for at, size in enumerate(sizes):
+        sizes[at] = max(size + change - given, 0)
+        given += sizes[at] - size
     return tuple(zip(ordered, sizes, strict=True))
 
 
 def _share(current: Rollout, member: ReplicaSet, allowed: int) -> int:
-    """By how much a set changes when the whole becomes `allowed`; never against the direction of the whole."""
+    """By how much a set changes when the whole becomes `allowed`."""
     if current.deployment.spec.replicas == 0:
         return -member.spec.replicas
     try:

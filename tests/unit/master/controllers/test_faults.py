@@ -37,9 +37,14 @@ def test_failing_writes_cost_time_and_nothing_else() -> None:
 
 
 class LosesAnswers(FakeClient):
-    """Carries pod creations out, but says that they failed, now and then."""
+    """Carries pod creations out, but says that they failed, now and then; its watches are late."""
 
     lost = 0
+
+    async def watch(self, *args, **more):  # type: ignore[no-untyped-def]
+        async for events in super().watch(*args, **more):
+            await asyncio.sleep(0.2)
+            yield events
 
     async def create(self, resource, document, namespace="", **more):  # type: ignore[no-untyped-def]
         result = await super().create(resource, document, namespace, **more)

@@ -34,7 +34,8 @@ async def survivor(fragile: Engine) -> AsyncIterator[DockerRuntime]:
 
 async def test_an_engine_that_is_killed_and_comes_back(fragile: Engine, survivor: DockerRuntime) -> None:
     pods = Pods(survivor)
-    container = await pods.start("sleep 1000")
+    # An engine that comes back ends what it finds, and waits 10 s for what does not listen.
+    container = await pods.start("trap 'exit 3' TERM; sleep 1000 & wait")
     events = survivor.events()
     waiting = asyncio.ensure_future(anext(events))
     await asyncio.sleep(0)

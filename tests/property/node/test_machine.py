@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
@@ -44,7 +45,9 @@ from node.runtime.interface import Container, ContainerState, PodIdentity, Sandb
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 POD = PodIdentity("default", "p", "uid")
-CODES = st.sampled_from([0, 0, 1, 137])
+CODES = (0, 0, 1, 137)
+# Hypothesis draws the pod and the seed; left to itself it prefers histories in which little happens.
+SEEDS = st.integers(0, 2**32)
 
 
 @dataclass
@@ -232,26 +235,22 @@ def pods(draw: st.DrawFn) -> Pod:
     return msgspec.convert(document, Pod)
 
 
-def wreak(data: st.DataObject, world: World) -> None:
+def wreak(rng: Random, world: World) -> None:
     """One thing happens."""
-    what = data.draw(st.sampled_from(["finish", "finish", "finish", "exit", "sandbox", "time", "probe", "lose"]))
+    what = rng.choice(["finish"] * 6 + ["exit", "exit", "sandbox", "time", "time", "probe", "lose"])
     if what == "finish" and world.busy:
-        key = data.draw(st.sampled_from(sorted(world.busy)))
-        world.finish(key, data.draw(st.booleans()) or data.draw(st.booleans()), data.draw(CODES))
+        world.finish(rng.choice(sorted(world.busy)), rng.random() < 0.9, rng.choice(CODES))
     elif what == "exit" and world.containers:
-        world.end(data.draw(st.sampled_from(sorted(world.containers))), data.draw(CODES))
-    elif what == "sandbox" and world.sandboxes and data.draw(st.integers(0, 3)) == 0:
-        world.sandbox_dies(data.draw(st.sampled_from(sorted(world.sandboxes))))
+        world.end(rng.choice(sorted(world.containers)), rng.choice(CODES))
+    elif what == "sandbox" and world.sandboxes and rng.random() < 0.3:
+        world.sandbox_dies(rng.choice(sorted(world.sandboxes)))
     elif what == "time":
-        world.now += timedelta(seconds=data.draw(st.sampled_from([0.1, 1, 15, 700])))
-    elif what == "probe":
-        name = data.draw(st.sampled_from([c.name for c in world.pod.spec.containers]))
-        world.probes[name] = ProbeState(
-            started=data.draw(st.booleans()),
-            ready=data.draw(st.booleans()),
-            failed=data.draw(st.sampled_from(["", "x"])),
-        )
-    elif what == "lose" and data.draw(st.integers(0, 3)) == 0:
+        world.now += timedelta(seconds=rng.choice([0.1, 1, 15, 15, 60, 700]))
+    elif what == "probe" and rng.random() < 0.3:
+        name = rng.choice(world.pod.spec.containers).name
+        failed = rng.choice(["", "", "liveness probe"])
+        world.probes[name] = ProbeState(rng.random() < 0.7, rng.random() < 0.7, failed)
+    elif what == "lose" and rng.random() < 0.3:
         # The agent is killed and starts again: what it remembered is gone, what ran goes on.
         world.busy.clear()
         world.failures.clear()
@@ -259,17 +258,17 @@ def wreak(data: st.DataObject, world: World) -> None:
         world.volumes = False
 
 
-@settings(max_examples=150, deadline=None)
-@given(pods(), st.data())
-def test_whatever_happens_it_ends_well(pod: Pod, data: st.DataObject) -> None:
-    world = World(pod)
-    for _ in range(data.draw(st.integers(0, 40))):
+@settings(max_examples=100, deadline=None)
+@given(pods(), SEEDS)
+def test_whatever_happens_it_ends_well(pod: Pod, seed: int) -> None:
+    world, rng = World(pod), Random(seed)
+    for _ in range(rng.randint(0, 250)):
         before = {c.name: c.attempt for c in world.containers.values()}
         world.decide()
         for name, attempt in before.items():
             latest = world.facts().latest(name)
             assert latest is None or latest.attempt >= attempt
-        wreak(data, world)
+        wreak(rng, world)
     world.probes.clear()
     world.settle()
     check_settled(world)
@@ -296,22 +295,22 @@ def check_settled(world: World) -> None:
         assert not ended or world.pod.spec.restart_policy != "Always"
 
 
-@settings(max_examples=150, deadline=None)
-@given(pods(), st.data(), st.booleans())
-def test_a_pod_that_must_go_goes_for_good(pod: Pod, data: st.DataObject, gone: bool) -> None:
-    world = World(pod)
-    for _ in range(data.draw(st.integers(0, 25))):
+@settings(max_examples=100, deadline=None)
+@given(pods(), SEEDS, st.booleans())
+def test_a_pod_that_must_go_goes_for_good(pod: Pod, seed: int, gone: bool) -> None:
+    world, rng = World(pod), Random(seed)
+    for _ in range(rng.randint(0, 60)):
         world.decide()
-        wreak(data, world)
+        wreak(rng, world)
     metadata = replaced(world.pod.metadata, deletion_timestamp=world.now, deletion_grace_period_seconds=3)
     world.pod = replaced(world.pod, metadata=metadata)
     world.gone = gone
     grace = ORPHAN_GRACE if gone else 3
-    for _ in range(data.draw(st.integers(0, 10))):
+    for _ in range(rng.randint(0, 10)):
         decision = world.decide()
         assert not any(isinstance(a, RunSandbox | StartContainer | SetUpVolumes) for a in decision.actions)
         assert all(a.grace_seconds == grace for a in decision.actions if isinstance(a, StopContainer))
-        wreak(data, world)
+        wreak(rng, world)
     decision = world.settle()
     assert decision.ended
     assert not world.containers
@@ -319,10 +318,10 @@ def test_a_pod_that_must_go_goes_for_good(pod: Pod, data: st.DataObject, gone: b
 
 
 @settings(max_examples=100, deadline=None)
-@given(pods(), st.data())
-def test_deciding_twice_says_the_same(pod: Pod, data: st.DataObject) -> None:
-    world = World(pod)
-    for _ in range(data.draw(st.integers(0, 30))):
+@given(pods(), SEEDS)
+def test_deciding_twice_says_the_same(pod: Pod, seed: int) -> None:
+    world, rng = World(pod), Random(seed)
+    for _ in range(rng.randint(0, 60)):
         world.decide()
         first = decide(world.facts())
         if first.status is not None:
@@ -330,4 +329,4 @@ def test_deciding_twice_says_the_same(pod: Pod, data: st.DataObject) -> None:
         second = decide(world.facts())
         assert first.actions == second.actions
         assert first.status is None or second.status in (None, first.status)
-        wreak(data, world)
+        wreak(rng, world)

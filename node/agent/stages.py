@@ -21,14 +21,15 @@ def started(facts: PodFacts, container: Container | None) -> bool:
 def effective(facts: PodFacts, spec: ContainerSpec) -> Container | None:
     """The attempt that counts for a container of the pod.
 
-    With the policy OnFailure a success counts for good, also in an earlier sandbox.
+    An end that the restart policy takes for final stays so, also when it came in an earlier sandbox.
     """
     current = facts.current(spec.name)
-    if current is None and facts.pod.spec.restart_policy == "OnFailure":
-        latest = facts.latest(spec.name)
-        if latest is not None and latest.state is ContainerState.EXITED and latest.exit_code == 0:
-            return latest
-    return current
+    if current is not None:
+        return current
+    latest = facts.latest(spec.name)
+    if latest is None or latest.state is not ContainerState.EXITED:
+        return None
+    return None if wanted_again(spec, latest, facts.pod.spec.restart_policy, init=False) else latest
 
 
 def outcome(facts: PodFacts) -> str:

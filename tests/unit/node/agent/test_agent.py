@@ -197,7 +197,7 @@ def test_a_runtime_that_is_lost_and_comes_back(tmp_path: Path) -> None:
         def ready() -> str:
             found = node.client.read(resources.NODES, "n1")
             assert found is not None
-            return next(c["status"] for c in found["status"]["conditions"] if c["type"] == "Ready")
+            return str(next(c["status"] for c in found["status"]["conditions"] if c["type"] == "Ready"))
 
         assert ready() == "True"
         before = await node.containers("web")

@@ -10,7 +10,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt 
 SHORT := sed -unE 's/^ *((Collecting|Building|Installing|ERROR|error|WARNING).*)/    \1/p' | cut -c1-100 >&2
 PROTO := $(shell find proto -name '*.proto')
 
-.PHONY: help up down test test-quick test-lab lint proto bench venv system clean
+.PHONY: help up down test lint proto bench venv system clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,15 +49,13 @@ lint: $(VENV)/.dev ## Types, style, import rules
 	@$(BIN)/lint-imports
 
 # What takes minutes is last, so that what is quick to find fails quickly.
-test: test-quick test-lab ## Everything that CI runs
-
-test-quick: lint
-	@$(BIN)/pytest -q tests/unit tests/property
-
-test-lab: $(VENV)/.dev
+test: ## Everything that CI runs
 	@$(PYTHON) lab/system.py run test
+	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m lab.kubectl
-	@$(BIN)/pytest -q tests/integration tests/lab
+	@$(BIN)/pytest -q tests/unit tests/property
+	@$(BIN)/pytest -q tests/integration
+	@$(BIN)/pytest -q tests/lab
 
 bench: $(VENV)/.dev ## Benchmarks: JSON lines with a ratio against a peer
 	@for file in bench/[a-z]*.py; do $(BIN)/python -m bench.$$(basename $$file .py) || exit 1; done

@@ -1,6 +1,6 @@
 """Installs the programs of the system that are missing. Needs nothing but Python's own library: it runs first of all.
 
-python3 lab/system.py run|test|vagrant
+python3 lab/system.py run|test
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-# By what for: the program that must be there, and Debian's package that has it.
+# By what for: the program that must be there, and Debian's packages that have it.
 PACKAGES: dict[str, dict[str, str]] = {
     "run": {
         "dockerd": "docker.io",
@@ -24,8 +24,8 @@ PACKAGES: dict[str, dict[str, str]] = {
         "nsenter": "util-linux",
         "tail": "coreutils",
     },
-    "test": {"etcdctl": "etcd-client", "systemd-analyze": "systemd"},
-    "vagrant": {"vagrant": "vagrant"},
+    # With its provider, without which it does not check the providers' settings.
+    "test": {"etcdctl": "etcd-client", "systemd-analyze": "systemd", "vagrant": "vagrant vagrant-libvirt"},
 }
 ADMIN_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 # Read by Debian's invoke-rc.d and deb-systemd-invoke before they start what was just installed.
@@ -36,7 +36,8 @@ def missing(purposes: list[str]) -> list[str]:
     """The packages whose programs are not there."""
     path = os.environ.get("PATH", "") + os.pathsep + ADMIN_PATH
     wanted = {program: package for p in purposes for program, package in PACKAGES[p].items()}
-    found = {package for program, package in wanted.items() if shutil.which(program, path=path) is None}
+    absent = (packages for program, packages in wanted.items() if shutil.which(program, path=path) is None)
+    found = {package for packages in absent for package in packages.split()}
     if "run" in purposes and not _has_venv():
         found.add("python3-venv")
     return sorted(found)

@@ -8,6 +8,7 @@ in here waits: what must reach the disk first is held back until `on_durable`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from kybern.daemon import StartupError
 from store.raft import messages
 from store.raft.bridge import LogView, RaftTransport, Wire, from_wire
 from store.raft.datadir import Vote
+from store.raft.entries import InvalidEntry, clock_of
 from store.raft.journal import Journal
 
 log = logging.getLogger(__name__)
@@ -388,8 +390,18 @@ class HardenedRaft(SyncObj):
         for progress in self._progress.values():
             progress.sent_commit = progress.answered = 0
             progress.reset_floor = self.append_sequence
-        self._last_clock_ms = 0
+        self._last_clock_ms = self._clock_in_log()
         super()._SyncObj__onBecomeLeader()
+
+    def _clock_in_log(self) -> int:
+        """The newest leader's clock in the log; a new leader's own may be behind it."""
+        for index in range(self.journal.last_index, self.journal.base_index, -1):
+            # An entry of another version ends this member when it is applied, not here.
+            with contextlib.suppress(InvalidEntry):
+                clock = clock_of(self.journal.read(index))
+                if clock is not None:
+                    return clock
+        return 0
 
     def _state_changed(self, old: int, new: int) -> None:
         leader = stock._RAFT_STATE.LEADER

@@ -116,10 +116,16 @@ class TlsTransport:
                 await task
         if self._server is not None:
             self._server.close()
-        for connection in list(self._all):
+        ending = list(self._all)
+        for connection in ending:
             connection.close()
-        if self._server is not None:
-            await self._server.wait_closed()
+        # Until the sockets are closed, so that the loop can end and the address can be listened on again.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DIAL_TIMEOUT):
+                for connection in ending:
+                    await connection.gone.wait()
+                if self._server is not None:
+                    await self._server.wait_closed()
 
     def send(self, peer: str, message: Message) -> bool:
         """Send to a member; False when there is no connection or too much waits already."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -192,7 +193,14 @@ class HardenedRaft(SyncObj):
 
     def disconnected(self, peer: str) -> None:
         """The connection to the peer is gone."""
-        self._SyncObj__onNodeDisconnected(self._nodes[peer])
+        node = self._nodes[peer]
+        self._SyncObj__onNodeDisconnected(node)
+        if node == self._SyncObj__raftLeader and not self._isLeader():
+            # Most often its process has ended. If not, the trial vote fails, because the others hear it.
+            self._leader_heard = float("-inf")
+            soon = self._timing.heartbeat + random.random() * self._timing.election_min / 2  # noqa: S311
+            now = stock.monotonicTime()
+            self._SyncObj__raftElectionDeadline = min(self._SyncObj__raftElectionDeadline, now + soon)
 
     def on_durable(self) -> None:
         """The disk has more of the log: send the acknowledgements that waited for it."""

@@ -103,6 +103,7 @@ class RaftNode:
             await self._transport.start(self)
         except BaseException:
             self._running = False
+            self._raft = None
             journal.close()
             directory.close()
             raise

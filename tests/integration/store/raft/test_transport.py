@@ -18,7 +18,7 @@ from kybern.daemon import StartupError
 from store.raft import messages
 from store.raft.messages import Hello, Message
 from store.raft.transport import TlsTransport
-from tests.integration.store.raft.cluster import configurations, issue, until
+from tests.integration.store.raft.cluster import changed, configurations, issue, until
 
 
 class Listening:
@@ -213,6 +213,9 @@ async def test_an_address_that_is_taken_and_certificates_that_are_missing(tmp_pa
     async with running(config):
         with pytest.raises(StartupError, match="cannot listen on the peer address"):
             await TlsTransport(config, SystemClock()).start(Listening())
+    stranger = changed(config, tls=issue(tmp_path / "pki", "s2"))
+    with pytest.raises(StartupError, match=r"is that of 's2' \(kybern:store\), not of the store member 's1'"):
+        await TlsTransport(stranger, SystemClock()).start(Listening())
     config.tls.key.unlink()
-    with pytest.raises(StartupError, match="cannot use the certificate files"):
+    with pytest.raises(StartupError, match="cannot read"):
         await TlsTransport(config, SystemClock()).start(Listening())

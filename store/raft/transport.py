@@ -48,7 +48,7 @@ class Listener(Protocol):
 
 
 class Transport(Protocol):
-    """What the node needs of a transport; tests have one in memory."""
+    """What the node needs of a transport: messages may be lost, but none arrives twice."""
 
     async def start(self, listener: Listener) -> None:
         """Listen and dial. StartupError when the address or the certificates cannot be used."""

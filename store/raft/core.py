@@ -274,6 +274,7 @@ class HardenedRaft(SyncObj):
 
     # --- elections
 
+    # Repairs: a campaign raises the term without asking first, so a member that was cut off disturbs the others.
     def _onTick(self, timeToWait: float = 0.0) -> None:
         self._commit_before = self.commit_index
         self._commit_from = 0
@@ -390,10 +391,12 @@ class HardenedRaft(SyncObj):
         self._SyncObj__raftLeader = None
         self._await_election()
 
+    # Repairs: term and vote are acted on before they are durable.
     def _SyncObj__setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
         self._votes.save_vote(Vote(term, votedForNodeId or ""))
         super()._SyncObj__setCurrentTerm(term, votedForNodeId)
 
+    # Repairs: nothing tells replies of an earlier leadership from those of this one.
     def _SyncObj__onBecomeLeader(self) -> None:
         for progress in self._progress.values():
             progress.sent_commit = progress.answered = 0
@@ -418,6 +421,7 @@ class HardenedRaft(SyncObj):
 
     # --- messages
 
+    # Repairs: truncation without a conflict, stale acknowledgements, votes against a living leader (see each handler).
     def _SyncObj__onMessageReceived(self, node: Node, message: dict[str, Any]) -> None:
         match message["type"]:
             case "append_entries":
@@ -487,6 +491,7 @@ class HardenedRaft(SyncObj):
             node, {"type": "append_entries", "term": message["term"], "commit_index": commit}
         )
 
+    # Repairs: an acknowledgement is sent before the disk has what it acknowledges.
     def _SyncObj__sendNextNodeIdx(
         self, node: Node, reset: bool = False, nextNodeIdx: int | None = None, success: bool = False
     ) -> None:
@@ -555,6 +560,7 @@ class HardenedRaft(SyncObj):
 
     # --- commit, apply, append, send
 
+    # Repairs: a leader's entry is committed before its own disk has it; an error in apply applies the entry again.
     def _SyncObj__applyLogEntries(self) -> bool:
         journal = self.journal
         commit = self.commit_index
@@ -576,6 +582,7 @@ class HardenedRaft(SyncObj):
             self._hooks.kick()
         return False
 
+    # Repairs: each command is an entry, an append and a wait for the next tick of its own.
     def _checkCommandsToApply(self) -> None:
         if self._isLeader() and self.may_lead:
             while self.journal.last_index - self.commit_index < MAX_UNCOMMITTED:
@@ -588,6 +595,7 @@ class HardenedRaft(SyncObj):
             for node in self._SyncObj__otherNodes:
                 self._send_to(node)
 
+    # Repairs: large entries are pickled and cut wrongly; nextIndex runs ahead of what the connection took.
     def _SyncObj__sendAppendEntries(self) -> None:
         self._SyncObj__newAppendEntriesTime = stock.monotonicTime() + self._timing.heartbeat
         for node in self._SyncObj__otherNodes:
@@ -621,6 +629,7 @@ class HardenedRaft(SyncObj):
             progress.sent_commit = self.commit_index
             even_empty = False
 
+    # Repairs: compaction forks, and trims in an order that loses acknowledged entries.
     def _SyncObj__tryLogCompaction(self) -> None:
         return
 

@@ -66,9 +66,9 @@ async def test_a_member_whose_disk_fails_ends_and_says_so(group: Group, monkeypa
     disk.error = errno.EIO
     with pytest.raises(RaftUnavailable, match="this member failed"):
         await leader.propose(b"lost")
-    assert leader.failure is not None
-    with pytest.raises(OSError, match="Input/output error"):
-        await leader.failure
+    with pytest.raises(StartupError, match="Input/output error") as caught:
+        await leader.failed()
+    assert caught.value.retry
     assert not leader.is_leader
     others = [node for other, node in group.nodes.items() if other != name]
     await others[0].propose(b"on")

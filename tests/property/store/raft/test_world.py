@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from pysyncobj import syncobj as stock
 
+from store.raft import core
 from tests.property.store.raft.world import World
 
 # KYBERN_SEEDS=500 looks further than CI does.
@@ -24,6 +25,8 @@ _STEPS = 25
 def test_promises_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, count: int) -> None:
     world = World(tmp_path, random.Random(seed), tuple("abcde"[:count]))
     monkeypatch.setattr(stock, "monotonicTime", lambda: world.now)
+    # Small appends, so that a follower is often in the middle of catching up.
+    monkeypatch.setattr(core, "_APPEND_BYTES", 60)
     random.seed(seed)
     world.start()
     numbers = itertools.count()
@@ -64,8 +67,10 @@ def _disturb(world: World) -> None:
         if name not in world.members:
             if rng.random() < 0.7:
                 world.restart(name)
-        elif rng.random() < 0.15:
+        elif rng.random() < 0.2:
             world.crash(name)
+    for member in world.members.values():
+        member.disk_speed = rng.choice((0.02, 0.3, 0.9))
     if rng.random() < 0.05:
         for name in list(world.members):
             world.crash(name)
@@ -74,6 +79,8 @@ def _disturb(world: World) -> None:
 def _heal(world: World) -> None:
     world.loss = 0.0
     world.blocked.clear()
+    for member in world.members.values():
+        member.disk_speed = 0.9
     for name in world.names:
         if name not in world.members:
             world.restart(name)

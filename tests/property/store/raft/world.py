@@ -123,6 +123,8 @@ class SimulatedMember:
         self.journal.open()
         self.proposals = Proposals(world.rng.getrandbits(63), self.refuse)
         self.reads = Reads(name, self.send, patience=0.5)
+        # How likely the disk finishes a write within a step.
+        self.disk_speed = 0.7
         self.applied: list[bytes] = []
         self.pending: list[tuple[Answer, bytes]] = []
         self.pending_reads: list[Answer] = []
@@ -175,8 +177,7 @@ class SimulatedMember:
         for answer, command in [pair for pair in self.pending if pair[0].finished]:
             self.world.acknowledged.add(command)
             self.pending.remove((answer, command))
-        # A disk that takes its time.
-        if self.world.rng.random() < 0.7:
+        if self.world.rng.random() < self.disk_speed:
             batch = self.journal.take()
             if batch is not None:
                 self.journal.write(batch)

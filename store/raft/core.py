@@ -8,7 +8,9 @@ in here waits: what must reach the disk first is held back until `on_durable`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,6 +23,7 @@ from kybern.daemon import StartupError
 from store.raft import messages
 from store.raft.bridge import LogView, RaftTransport, Wire, from_wire
 from store.raft.datadir import Vote
+from store.raft.entries import InvalidEntry, clock_of
 from store.raft.journal import Journal
 
 log = logging.getLogger(__name__)
@@ -190,7 +193,14 @@ class HardenedRaft(SyncObj):
 
     def disconnected(self, peer: str) -> None:
         """The connection to the peer is gone."""
-        self._SyncObj__onNodeDisconnected(self._nodes[peer])
+        node = self._nodes[peer]
+        self._SyncObj__onNodeDisconnected(node)
+        if node == self._SyncObj__raftLeader and not self._isLeader():
+            # Most often its process has ended. If not, the trial vote fails, because the others hear it.
+            self._leader_heard = float("-inf")
+            soon = self._timing.heartbeat + random.random() * self._timing.election_min / 2  # noqa: S311
+            now = stock.monotonicTime()
+            self._SyncObj__raftElectionDeadline = min(self._SyncObj__raftElectionDeadline, now + soon)
 
     def on_durable(self) -> None:
         """The disk has more of the log: send the acknowledgements that waited for it."""
@@ -264,6 +274,7 @@ class HardenedRaft(SyncObj):
 
     # --- elections
 
+    # Repairs: a campaign raises the term without asking first, so a member that was cut off disturbs the others.
     def _onTick(self, timeToWait: float = 0.0) -> None:
         self._commit_before = self.commit_index
         self._commit_from = 0
@@ -380,16 +391,28 @@ class HardenedRaft(SyncObj):
         self._SyncObj__raftLeader = None
         self._await_election()
 
+    # Repairs: term and vote are acted on before they are durable.
     def _SyncObj__setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
         self._votes.save_vote(Vote(term, votedForNodeId or ""))
         super()._SyncObj__setCurrentTerm(term, votedForNodeId)
 
+    # Repairs: nothing tells replies of an earlier leadership from those of this one.
     def _SyncObj__onBecomeLeader(self) -> None:
         for progress in self._progress.values():
             progress.sent_commit = progress.answered = 0
             progress.reset_floor = self.append_sequence
-        self._last_clock_ms = 0
+        self._last_clock_ms = self._clock_in_log()
         super()._SyncObj__onBecomeLeader()
+
+    def _clock_in_log(self) -> int:
+        """The newest leader's clock in the log; a new leader's own may be behind it."""
+        for index in range(self.journal.last_index, self.journal.base_index, -1):
+            # An entry of another version ends this member when it is applied, not here.
+            with contextlib.suppress(InvalidEntry):
+                clock = clock_of(self.journal.read(index))
+                if clock is not None:
+                    return clock
+        return 0
 
     def _state_changed(self, old: int, new: int) -> None:
         leader = stock._RAFT_STATE.LEADER
@@ -398,6 +421,7 @@ class HardenedRaft(SyncObj):
 
     # --- messages
 
+    # Repairs: truncation without a conflict, stale acknowledgements, votes against a living leader (see each handler).
     def _SyncObj__onMessageReceived(self, node: Node, message: dict[str, Any]) -> None:
         match message["type"]:
             case "append_entries":
@@ -467,6 +491,7 @@ class HardenedRaft(SyncObj):
             node, {"type": "append_entries", "term": message["term"], "commit_index": commit}
         )
 
+    # Repairs: an acknowledgement is sent before the disk has what it acknowledges.
     def _SyncObj__sendNextNodeIdx(
         self, node: Node, reset: bool = False, nextNodeIdx: int | None = None, success: bool = False
     ) -> None:
@@ -535,6 +560,7 @@ class HardenedRaft(SyncObj):
 
     # --- commit, apply, append, send
 
+    # Repairs: a leader's entry is committed before its own disk has it; an error in apply applies the entry again.
     def _SyncObj__applyLogEntries(self) -> bool:
         journal = self.journal
         commit = self.commit_index
@@ -556,6 +582,7 @@ class HardenedRaft(SyncObj):
             self._hooks.kick()
         return False
 
+    # Repairs: each command is an entry, an append and a wait for the next tick of its own.
     def _checkCommandsToApply(self) -> None:
         if self._isLeader() and self.may_lead:
             while self.journal.last_index - self.commit_index < MAX_UNCOMMITTED:
@@ -568,6 +595,7 @@ class HardenedRaft(SyncObj):
             for node in self._SyncObj__otherNodes:
                 self._send_to(node)
 
+    # Repairs: large entries are pickled and cut wrongly; nextIndex runs ahead of what the connection took.
     def _SyncObj__sendAppendEntries(self) -> None:
         self._SyncObj__newAppendEntriesTime = stock.monotonicTime() + self._timing.heartbeat
         for node in self._SyncObj__otherNodes:
@@ -601,6 +629,7 @@ class HardenedRaft(SyncObj):
             progress.sent_commit = self.commit_index
             even_empty = False
 
+    # Repairs: compaction forks, and trims in an order that loses acknowledged entries.
     def _SyncObj__tryLogCompaction(self) -> None:
         return
 

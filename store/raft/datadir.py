@@ -8,7 +8,6 @@ log/            the journal's segments
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import struct
@@ -77,8 +76,9 @@ class DataDir:
 
     def close(self) -> None:
         """Let another process use the directory."""
-        with contextlib.suppress(OSError):
-            os.close(self._lock)
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
 
     def load_vote(self) -> Vote:
         """Term and vote as last saved.
@@ -98,6 +98,12 @@ class DataDir:
         vote = _decode_vote(data)
         if vote is None:
             raise StartupError(f"{self._vote_path} is corrupt at offset 0: it does not match its checksum")
+        # A process that was killed between rename and fsync left it in the page cache alone.
+        try:
+            sync_file(self._vote_path)
+            sync_directory(self.path)
+        except OSError as error:
+            raise StartupError(f"cannot write to {self.path}: {error.strerror}") from error
         return vote
 
     def save_vote(self, vote: Vote) -> None:
@@ -158,6 +164,15 @@ def write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def sync_file(path: Path) -> None:
+    """Make what a file holds durable, whoever wrote it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_directory(path: Path) -> None:

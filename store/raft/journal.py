@@ -239,7 +239,10 @@ class Journal:
                 found.good_bytes,
             )
             os.ftruncate(descriptor, found.good_bytes)
+        if last:
+            # What a killed process wrote may be in the page cache alone, and counts as durable from here on.
             os.fsync(descriptor)
+            sync_directory(self._directory)
         self._segment, self._segment_end = header.number, found.good_bytes
         self._sequence = found.next_sequence
 

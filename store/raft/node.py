@@ -71,8 +71,8 @@ class RaftNode:
         self._counters = dict.fromkeys(
             ("proposals", "groups", "commands_applied", "entries_applied", "forwarded", "reads"), 0.0
         )
-        # Done with an exception when this member cannot go on: the daemon must end.
-        self.failure: asyncio.Future[None] | None = None
+        self._failure: asyncio.Future[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
 
     # --- life
 
@@ -81,8 +81,9 @@ class RaftNode:
         self._check_config()
         overrides.check(HardenedRaft)
         self._loop = asyncio.get_running_loop()
-        self.failure = self._loop.create_future()
-        self.failure.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self._failure = self._loop.create_future()
+        # Looked at here, so that a failure nobody waits for is no warning at exit; it is logged when it happens.
+        self._failure.add_done_callback(lambda future: future.cancelled() or future.exception())
         self._machine = machine
         identity = Identity(self._config.cluster_name, self._config.name)
         directory = await asyncio.to_thread(DataDir.open, self._config.data_dir, identity)
@@ -103,6 +104,7 @@ class RaftNode:
             await self._transport.start(self)
         except BaseException:
             self._running = False
+            self._raft = None
             journal.close()
             directory.close()
             raise
@@ -132,6 +134,24 @@ class RaftNode:
         self._end("this member stops")
         self._raft.journal.close()
         self._directory.close()
+
+    async def failed(self) -> None:
+        """Wait until this member cannot go on; a daemon runs this beside its servers, and ends when it raises.
+
+        Raises:
+            StartupError: the disk failed or gave back something else than was written, or the log contradicts what
+                the others have committed. The member has left the group by then.
+        """
+        if self._failure is None:
+            raise RaftUnavailable("this member was not started")
+        try:
+            await asyncio.shield(self._failure)
+        except OSError as error:
+            raise StartupError(
+                f"the data directory {self._config.data_dir} cannot be used: {error}", retry=True
+            ) from error
+        except (CommittedConflict, CorruptJournal) as error:
+            raise StartupError(str(error)) from error
 
     # --- the contract
 
@@ -406,10 +426,10 @@ class RaftNode:
         log.critical("this member ends: %s", error)
         self._running = False
         self._end(f"this member failed: {error}")
-        if self.failure is not None and not self.failure.done():
-            self.failure.set_exception(error)
-        if self._loop is not None:
-            self._stopping = self._loop.create_task(self._transport.stop(), name="raft-failed")
+        if self._failure is not None and not self._failure.done():
+            self._failure.set_exception(error)
+        if self._loop is not None and self._leaving is None:
+            self._leaving = self._loop.create_task(self._transport.stop(), name="raft-failed")
 
     def _end(self, reason: str) -> None:
         self._proposals.fail(reason)

@@ -18,7 +18,7 @@ from kybern.backoff import Backoff
 from kybern.clock import Clock
 from kybern.config.models import StoreConfig, Tls
 from kybern.daemon import StartupError
-from kybern.pki import Identity
+from kybern.pki import Identity, check_files
 from store.raft.connection import GROUP_MEMBERS, Connection
 from store.raft.messages import PROTOCOL, Hello, Message
 
@@ -48,7 +48,7 @@ class Listener(Protocol):
 
 
 class Transport(Protocol):
-    """What the node needs of a transport; tests have one in memory."""
+    """What the node needs of a transport: messages may be lost, but none arrives twice."""
 
     async def start(self, listener: Listener) -> None:
         """Listen and dial. StartupError when the address or the certificates cannot be used."""
@@ -68,6 +68,7 @@ class TlsTransport:
 
     def __init__(self, config: StoreConfig, clock: Clock) -> None:
         self._config = config
+        self._clock = clock
         self._now = clock.monotonic
         self._hello = Hello(config.cluster_name, config.name, PROTOCOL)
         self._peers = [name for name in config.members if name != config.name]
@@ -88,6 +89,7 @@ class TlsTransport:
             StartupError: when the address cannot be listened on or a certificate file cannot be used.
         """
         self._listener = listener
+        self._check_certificate()
         server_context, _ = _contexts(self._config.tls)
         host, port = _split(self._config.peer_address)
         loop = asyncio.get_running_loop()
@@ -116,10 +118,16 @@ class TlsTransport:
                 await task
         if self._server is not None:
             self._server.close()
-        for connection in list(self._all):
+        ending = list(self._all)
+        for connection in ending:
             connection.close()
-        if self._server is not None:
-            await self._server.wait_closed()
+        # Until the sockets are closed, so that the loop can end and the address can be listened on again.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DIAL_TIMEOUT):
+                for connection in ending:
+                    await connection.gone.wait()
+                if self._server is not None:
+                    await self._server.wait_closed()
 
     def send(self, peer: str, message: Message) -> bool:
         """Send to a member; False when there is no connection or too much waits already."""
@@ -176,6 +184,16 @@ class TlsTransport:
             del self._open[peer]
             log.info("lost the connection with %s", peer)
             self._notify(lambda listener: listener.on_disconnected(peer))
+
+    def _check_certificate(self) -> None:
+        tls = self._config.tls
+        identity = check_files(tls.cert, tls.key, tls.ca, self._clock.now())
+        if identity.name != self._config.name or GROUP_MEMBERS not in identity.groups:
+            groups = ", ".join(identity.groups) or "no group"
+            raise StartupError(
+                f"the certificate {tls.cert} is that of {identity.name!r} ({groups}), "
+                f"not of the store member {self._config.name!r} ({GROUP_MEMBERS})"
+            )
 
     def _connection(self, expected: str = "") -> Connection:
         return Connection(self, self._hello, self._now, expected)

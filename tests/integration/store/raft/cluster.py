@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from kybern import pki
 from kybern.clock import Clock
@@ -45,28 +46,27 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def issue(directory: Path, authority: pki.KeyPair, name: str, group: str = "kybern:store") -> Tls:
-    """A certificate for both directions, written next to its authority's."""
-    pair = pki.issue(
-        authority, pki.Identity(name, (group,)), datetime.now(UTC), hosts=["127.0.0.1"], server=True, client=True
-    )
-    tls = Tls(directory / f"{name}.crt", directory / f"{name}.key", directory / "ca.crt")
+def authority(directory: Path) -> pki.KeyPair:
+    """The authority in a directory, made when it is not there yet."""
+    cert, key = directory / "ca.crt", directory / "ca.key"
+    if not cert.exists():
+        pki.new_authority("store-ca", datetime.now(UTC)).write(cert, key)
+    return pki.load_pair(cert, key)
+
+
+def issue(directory: Path, name: str, group: str = "kybern:store") -> Tls:
+    """A certificate for both directions of the authority in the directory."""
+    identity = pki.Identity(name, (group,))
+    pair = pki.issue(authority(directory), identity, datetime.now(UTC), hosts=["127.0.0.1"], server=True, client=True)
+    tls = Tls(directory / f"{name}-{group}.crt", directory / f"{name}-{group}.key", directory / "ca.crt")
     pair.write(tls.cert, tls.key)
     return tls
-
-
-def authority(directory: Path) -> pki.KeyPair:
-    directory.mkdir(parents=True, exist_ok=True)
-    pair = pki.new_authority("store-ca", datetime.now(UTC))
-    (directory / "ca.crt").write_bytes(pair.cert_pem)
-    return pair
 
 
 def configurations(
     directory: Path, count: int = 3, *, heartbeat: float = 0.05, shortest: float = 0.4, longest: float = 0.9
 ) -> list[StoreConfig]:
     """One configuration per member; data and certificates below `directory`."""
-    ca = authority(directory / "pki")
     names = [f"s{i + 1}" for i in range(count)]
     members = {name: f"127.0.0.1:{port}" for name, port in zip(names, free_ports(count), strict=True)}
     return [
@@ -77,7 +77,7 @@ def configurations(
             peer_address=members[name],
             members=members,
             clients=dict.fromkeys(names, "127.0.0.1:1"),
-            tls=issue(directory / "pki", ca, name),
+            tls=issue(directory / "pki", name),
             cluster_name="test",
             heartbeat_interval=heartbeat,
             election_timeout_min=shortest,
@@ -85,6 +85,12 @@ def configurations(
         )
         for name in names
     ]
+
+
+def changed(config: StoreConfig, **changes: Any) -> StoreConfig:
+    """The configuration with some fields set otherwise."""
+    fields: tuple[str, ...] = getattr(StoreConfig, "__struct_fields__")  # noqa: B009 - not known to type checkers
+    return StoreConfig(**{name: getattr(config, name) for name in fields} | changes)
 
 
 async def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:

@@ -67,7 +67,9 @@ async def test_readers_that_wait_together_share_rounds(group: Group) -> None:
 async def test_status_names_the_leader_on_all(group: Group) -> None:
     await group.level()
     leader = group.name(await group.leader())
-    await until(lambda: all((s := n.status()).leader and s.leader.name == leader for n in group.nodes.values()), "leader")
+    await until(
+        lambda: all((s := n.status()).leader and s.leader.name == leader for n in group.nodes.values()), "leader"
+    )
     found = [node.status() for node in group.nodes.values()]
     assert {status.term for status in found} == {found[0].term}
     assert {status.applied_index for status in found} == {found[0].commit_index}

@@ -219,6 +219,25 @@ def test_a_candidate_learns_of_a_later_term_by_its_trial(rig: HardenedRig) -> No
     assert not rig.raft._isLeader()
 
 
+def test_the_loss_of_the_leaders_connection_brings_the_trial_forward(rig: HardenedRig) -> None:
+    rig.deliver("b", append(5, (1, 0), [], commit=1))
+    heard = [rig.hardened.leader]
+    rig.hardened.disconnected("b")
+    heard.append(rig.hardened.leader)
+    assert heard == ["b", None]
+    pass_time(rig.time, rig, TIMING.heartbeat + TIMING.election_min / 2 + 0.1)
+    assert [request["trial"] for request in rig.replies("c", "request_vote")] == [True]
+    assert rig.hardened.term == 5
+
+
+def test_the_loss_of_a_followers_connection_changes_nothing(rig: HardenedRig) -> None:
+    rig.deliver("b", append(5, (1, 0), [], commit=1))
+    rig.hardened.disconnected("c")
+    pass_time(rig.time, rig, 0.9)
+    assert rig.hardened.leader == "b"
+    assert rig.replies("c", "request_vote") == []
+
+
 def test_a_voter_counts_once(time: Time, tmp_path: Path) -> None:
     rig = HardenedRig(time, tmp_path, peers=("b", "c", "d", "e"))
     rig.raft._SyncObj__raftElectionDeadline = 0.0

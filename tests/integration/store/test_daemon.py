@@ -47,6 +47,7 @@ async def refusal(folder: Path, text: str) -> tuple[int, str]:
     """Exit code and output of a daemon that does not start."""
     file, log = folder / "store.yaml", folder / "refused.log"
     file.write_text(text)
+    log.unlink(missing_ok=True)
     process = await start(file, folder / "ready", log)
     async with asyncio.timeout(60):
         code = await process.wait()

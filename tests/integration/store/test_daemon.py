@@ -215,13 +215,14 @@ async def test_a_group_goes_on_without_its_leader_and_loses_nothing(daemons: Dae
     assert seen == [b"k/%04d" % n for n in range(150)]
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
-    # The member that was away has the same state, once it has caught up.
-    single = EtcdClient([daemons.clients[leader]], daemons.certificates.master(), timeout=30)
-    assert await single.revision() == found.revision
+    # Every member has the same state, once it has caught up.
+    for address in addresses:
+        single = EtcdClient([address], daemons.certificates.master(), timeout=30)
+        assert await single.revision() == found.revision
+        await single.close()
     everywhere = Endpoint(",https://".join(addresses), daemons.certificates.master())
     hashes = json.loads((await etcdctl(everywhere, "endpoint", "hashkv", "-w", "json")).out)
     assert len({h["HashKV"]["hash"] for h in hashes}) == 1
-    await single.close()
     await client.close()
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from kybern.client.etcd import EtcdClient
 from kybern.client.store import Compacted, Compare, Put, StoreUnavailable, Target, WatchBatch
+from kybern.daemon import StartupError
 from kybern.pb.etcd import kv_pb2
 from kybern.pb.v1.store_pipe_pb2 import StoreCommand
 from tests.integration.store.group import Group, Relay, SharedRaft, group_of_three
@@ -129,6 +130,13 @@ async def test_nobody_there_is_unavailable(certificates: Certificates) -> None:
         async for _ in client.watch(b"k", b"l", since=1):
             raise AssertionError("nobody can have served it")
     await client.close()
+
+
+def test_a_certificate_that_is_not_there_is_said_at_once(certificates: Certificates) -> None:
+    tls = certificates.master()
+    tls.key.unlink()
+    with pytest.raises(StartupError, match="m1.key"):
+        EtcdClient(["127.0.0.1:1"], tls)
 
 
 async def test_a_watch_that_comes_back_after_a_compaction_is_told(group: Group, certificates: Certificates) -> None:

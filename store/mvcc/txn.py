@@ -71,7 +71,9 @@ def check_txn(request: kv_pb2.TxnRequest) -> StoreError | None:
     if error is not None:
         return error
     for branch in (request.success, request.failure):
-        if _writes(branch) is None:
+        # One operation alone cannot contradict itself, unless it is a transaction.
+        alone = len(branch) <= 1 and not (branch and branch[0].HasField("request_txn"))
+        if not alone and _writes(branch) is None:
             return DUPLICATE_KEY
     return None
 

@@ -71,7 +71,11 @@ class StoreMember:
         # Clients are answered from the start, though with UNAVAILABLE: that sends them to another member at once.
         await self.server.start()
         await self.server.serving(False)
-        await self.core.raft.start(self.core.machine)
+        try:
+            await self.core.raft.start(self.core.machine)
+        except BaseException:
+            await self.server.stop(0)
+            raise
         for work in (self._lease_clock.run(), self._compactor.run(), self._report_health()):
             self._tasks.append(asyncio.create_task(work))
 

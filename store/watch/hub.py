@@ -105,7 +105,7 @@ class WatchHub:
         last = self._keys.revision
         if last <= self.revision:
             return
-        records = self._keys.log.between(self.revision + 1, last, limit=last)
+        records = self._keys.log.between(self.revision + 1, last, limit=len(self._keys.log))
         self.revision = last
         if not self._single and not self._ranges:
             return

@@ -54,6 +54,9 @@ class EtcdClient:
 
     `timeout` is how many seconds a call may look for a member that answers; it should outlast a change of leader.
     `watch_patience` is the same for a watch that has lost its member.
+
+    Raises:
+        StartupError: when a file of `tls` cannot be read.
     """
 
     def __init__(

@@ -17,8 +17,9 @@ import grpc
 import grpc.aio
 
 from kybern.config.models import Tls
+from kybern.daemon import StartupError
 from kybern.pb.etcd import kv_pb2
-from kybern.rpc.credentials import open_channel
+from kybern.rpc.credentials import channel_credentials, open_channel
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,9 @@ class Endpoint:
         """
         try:
             await asyncio.wait_for(self.channel.channel_ready(), CONNECT_TIMEOUT)
+        except StartupError as error:
+            # The files of the certificate were there at the start; they may be in the middle of an exchange.
+            raise EndpointFailed(self.address, str(error), sent=False) from error
         except (TimeoutError, grpc.aio.UsageError):
             # A usage error: somebody else found the member dead meanwhile and closed the connection.
             raise EndpointFailed(self.address, "no connection", sent=False) from None
@@ -156,11 +160,17 @@ class Endpoint:
 
 
 class Endpoints:
-    """All members; `current` is the one that is used until it fails."""
+    """All members; `current` is the one that is used until it fails.
+
+    Raises:
+        StartupError: when a file of `tls` cannot be read.
+    """
 
     def __init__(self, addresses: Sequence[str], tls: Tls) -> None:
         if not addresses:
             raise ValueError("a store client needs the address of at least one member")
+        # Better now than with the first call.
+        channel_credentials(tls)
         self._all = [Endpoint(address, tls) for address in addresses]
         self._at = 0
 

@@ -23,6 +23,7 @@ _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 # etcd's texts, where the code alone does not tell.
 COMPACTED_TEXT = "required revision has been compacted"
 NO_LEADER_TEXT = "etcdserver: no leader"
+OUTCOME_FORGOTTEN_TEXT = "the outcome of this call is no longer kept"
 LEASE_EXISTS_TEXT = "etcdserver: lease already exists"
 
 # Asks a member that has lost its leader to say so instead of waiting.
@@ -41,7 +42,7 @@ def elsewhere(code: grpc.StatusCode) -> bool:
 
 def to_caller(code: grpc.StatusCode, text: str) -> StoreUnavailable | StoreRefused:
     """The exception for an error that no other member would answer differently."""
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED or elsewhere(code):
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED or elsewhere(code) or OUTCOME_FORGOTTEN_TEXT in text:
         return StoreUnavailable(text)
     return StoreRefused(text)
 

@@ -1,0 +1,244 @@
+"""`kybern-store` as processes: what it says when it cannot start, and a group of three that loses its leader."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from kybern import pki
+from kybern.client.etcd import EtcdClient
+from kybern.client.store import Compare, Put, StoreUnavailable, Target
+from kybern.config.loading import dump
+from kybern.config.models import StoreConfig, Tls
+from store.server.core import GROUP_STORE
+from tests.integration.store.serving import HOST, Certificates, Endpoint, etcdctl, free_port, store_config
+
+EX_CONFIG = 78
+
+
+def with_changes(config: StoreConfig, **changes: object) -> StoreConfig:
+    """The configuration with some fields changed."""
+    return msgspec.structs.replace(config, **changes)  # type: ignore[type-var] # a struct, though not for type checkers
+
+
+async def start(file: Path, ready: Path, log: Path) -> asyncio.subprocess.Process:
+    with log.open("ab") as out:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "store.main", "--config", str(file)),
+            env={**os.environ, "KYBERN_READY_FILE": str(ready)},
+            stdout=out,
+            stderr=out,
+        )
+
+
+async def refusal(folder: Path, text: str) -> tuple[int, str]:
+    """Exit code and output of a daemon that does not start."""
+    file, log = folder / "store.yaml", folder / "refused.log"
+    file.write_text(text)
+    log.unlink(missing_ok=True)
+    process = await start(file, folder / "ready", log)
+    async with asyncio.timeout(60):
+        code = await process.wait()
+    assert not (folder / "ready").exists()
+    return code, log.read_text()
+
+
+async def test_what_cannot_work_is_said_in_one_line(certificates: Certificates, tmp_path: Path) -> None:
+    good = store_config(certificates)
+    expired = pki.issue(
+        certificates.authority,
+        pki.Identity("s1", (GROUP_STORE,)),
+        pki.utc_now() - timedelta(days=2),
+        lifetime=timedelta(days=1),
+    )
+    expired.write(tmp_path / "old.crt", tmp_path / "old.key")
+    old = Tls(cert=tmp_path / "old.crt", key=tmp_path / "old.key", ca=good.tls.ca)
+    other = Tls(cert=good.tls.cert, key=good.tls.key, ca=Certificates(tmp_path / "other").folder / "ca.crt")
+    cases = [
+        (dump(good) + "colour: red\n", "colour"),
+        (": no yaml: [", "not YAML"),
+        (dump(with_changes(good, tls=certificates.master())), "not a store member's"),
+        (dump(with_changes(good, tls=old)), "expired"),
+        (dump(with_changes(good, tls=other)), "not issued by"),
+        (dump(with_changes(good, name="s2")), "'s1'"),
+        (dump(with_changes(good, peer_address=f"{HOST}:1")), "peer_address"),
+        (dump(with_changes(good, election_timeout_min=9.0)), "election_timeout_min"),
+    ]
+    for text, words in cases:
+        code, said = await refusal(tmp_path, text)
+        assert code == EX_CONFIG, said
+        assert said.startswith("kybern-store: ")
+        assert said.count("\n") == 1
+        assert words in said
+
+
+async def test_a_taken_port_is_said_in_one_line(certificates: Certificates, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, said = await refusal(tmp_path, dump(store_config(certificates, port=port)))
+    assert code == 1
+    last = said.splitlines()[-1]
+    assert last.startswith(f"kybern-store: cannot listen on {HOST}:{port}: the port is taken")
+
+
+async def test_a_missing_configuration_is_said_in_one_line(tmp_path: Path) -> None:
+    process = await start(tmp_path / "absent.yaml", tmp_path / "ready", tmp_path / "log")
+    assert await process.wait() == EX_CONFIG
+    said = (tmp_path / "log").read_text()
+    assert said.count("\n") == 1
+    assert "absent.yaml" in said
+
+
+@dataclass
+class Daemons:
+    """Three members as processes."""
+
+    folder: Path
+    certificates: Certificates
+    clients: dict[str, str]
+    processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
+
+    async def start(self, name: str) -> None:
+        """Start a member and wait until it is ready."""
+        (self.folder / f"{name}.ready").unlink(missing_ok=True)
+        self.processes[name] = await start(
+            self.folder / f"{name}.yaml", self.folder / f"{name}.ready", self.folder / f"{name}.log"
+        )
+
+    async def until_ready(self, name: str) -> None:
+        async with asyncio.timeout(60):
+            while not (self.folder / f"{name}.ready").exists():  # noqa: ASYNC110 - another process writes it
+                await asyncio.sleep(0.05)
+
+    async def statuses(self) -> dict[str, dict[str, int]]:
+        """What each member that runs says of itself."""
+        statuses = {}
+        for name, process in self.processes.items():
+            if process.returncode is not None:
+                continue
+            result = await etcdctl(
+                Endpoint(self.clients[name], self.certificates.master()), "endpoint", "status", "-w", "json"
+            )
+            if result.code == 0:
+                statuses[name] = json.loads(result.out)[0]["Status"]
+        return statuses
+
+    async def leader(self) -> str:
+        """The name of the leading member."""
+        async with asyncio.timeout(60):
+            while True:
+                for name, status in (await self.statuses()).items():
+                    if status.get("leader") == status["header"]["member_id"]:  # type: ignore[index]
+                        return name
+
+
+@pytest.fixture
+async def daemons(certificates: Certificates, tmp_path: Path) -> AsyncIterator[Daemons]:
+    names = ("s1", "s2", "s3")
+    peers = {name: f"{HOST}:{free_port()}" for name in names}
+    clients = {name: f"{HOST}:{free_port()}" for name in names}
+    group = Daemons(tmp_path, certificates, clients)
+    for name in names:
+        config = StoreConfig(
+            name=name,
+            data_dir=tmp_path / name,
+            client_address=clients[name],
+            peer_address=peers[name],
+            members=peers,
+            clients=clients,
+            tls=certificates.member(name),
+        )
+        (tmp_path / f"{name}.yaml").write_text(dump(config))
+    try:
+        for name in names:
+            await group.start(name)
+        for name in names:
+            await group.until_ready(name)
+        yield group
+    finally:
+        for process in group.processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGCONT)
+                process.terminate()
+        codes = [await process.wait() for process in group.processes.values()]
+    assert codes == [0, 0, 0]
+    for name in names:
+        assert "Traceback" not in (tmp_path / f"{name}.log").read_text()
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGSTOP"])
+async def test_a_group_goes_on_without_its_leader_and_loses_nothing(daemons: Daemons, how: str) -> None:
+    leader = await daemons.leader()
+    addresses = list(daemons.clients.values())
+    client = EtcdClient(addresses, daemons.certificates.master(), timeout=30)
+    seen: list[bytes] = []
+
+    async def watch() -> None:
+        async for batch in client.watch(b"k/", b"k0", since=1):
+            seen.extend(change.value.key for change in batch.changes)
+
+    watching = asyncio.create_task(watch())
+
+    async def claim(n: int) -> bool:
+        key = b"k/%04d" % n
+        return (await client.txn([Compare(key, Target.VERSION, 0)], [Put(key, b"")])).succeeded
+
+    assert all([await claim(n) for n in range(50)])
+    daemons.processes[leader].send_signal(getattr(signal, how))
+    assert all([await claim(n) for n in range(50, 100)])
+    if how == "SIGKILL":
+        await daemons.processes[leader].wait()
+        await daemons.start(leader)
+        await daemons.until_ready(leader)
+    else:
+        daemons.processes[leader].send_signal(signal.SIGCONT)
+    assert all([await claim(n) for n in range(100, 150)])
+    found = await client.range(b"k/", b"k0")
+    assert [kv.key for kv in found.items] == [b"k/%04d" % n for n in range(150)]
+    async with asyncio.timeout(60):
+        while len(seen) < 150:  # noqa: ASYNC110 - filled by the watch
+            await asyncio.sleep(0.01)
+    assert seen == [b"k/%04d" % n for n in range(150)]
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    # Every member has the same state, once it has caught up.
+    for address in addresses:
+        single = EtcdClient([address], daemons.certificates.master(), timeout=30)
+        assert await single.revision() == found.revision
+        await single.close()
+    everywhere = Endpoint(",https://".join(addresses), daemons.certificates.master())
+    hashes = json.loads((await etcdctl(everywhere, "endpoint", "hashkv", "-w", "json")).out)
+    assert len({h["HashKV"]["hash"] for h in hashes}) == 1
+    await client.close()
+
+
+async def test_without_a_majority_nothing_is_written(daemons: Daemons) -> None:
+    addresses = daemons.clients
+    master = daemons.certificates.master()
+    for name in ("s1", "s2"):
+        daemons.processes[name].send_signal(signal.SIGSTOP)
+    client = EtcdClient([addresses["s3"]], master, timeout=4)
+    with pytest.raises(StoreUnavailable):
+        await client.txn([], [Put(b"k", b"")])
+    with pytest.raises(StoreUnavailable):
+        await client.range(b"k", b"l")
+    for name in ("s1", "s2"):
+        daemons.processes[name].send_signal(signal.SIGCONT)
+    patient = EtcdClient(list(addresses.values()), master, timeout=30)
+    assert (await patient.txn([], [Put(b"k", b"")])).succeeded
+    await patient.close()
+    await client.close()

@@ -1,0 +1,181 @@
+"""Watchers: what each is handed, and what happens to those that do not keep up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kybern.pb.etcd import watch_pb2
+from store.watch import hub as hub_module
+from store.watch.events import EventEncoder, split
+from store.watch.hub import Watcher, WatchHub
+from tests.unit.store.driver import Driver, delete, put, txn
+
+
+class Watched(Driver):
+    """A machine with a hub; counts who was woken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hub = WatchHub(self.machine.keys)
+        self.machine.on_caught_up(self.hub.caught_up)
+        self.woken: list[int] = []
+
+    def watch(self, start: bytes, end: bytes = b"", since: int = 0, **options: Any) -> Watcher:
+        number = len(self.hub)
+        watcher = Watcher(number, start, end, lambda w: self.woken.append(w.id), since, **options)
+        self.hub.add(watcher)
+        return watcher
+
+    def taken(self, watcher: Watcher) -> list[tuple[int, bytes]]:
+        """All that a watcher can have now: revision and key of every change."""
+        changes = []
+        while True:
+            taken = self.hub.take(watcher)
+            assert not taken.compacted
+            changes += [(record.mod, record.key) for record, _ in taken.pairs]
+            if watcher.idle and not taken.pairs:
+                return changes
+
+
+@pytest.fixture
+def store() -> Watched:
+    return Watched()
+
+
+def test_each_watcher_gets_its_keys_in_order(store: Watched) -> None:
+    one, some, rest = store.watch(b"b"), store.watch(b"a", b"c"), store.watch(b"b", b"\0")
+    store.do(txn(put(b"c"), put(b"a"), put(b"b")))
+    store.do(delete(b"b"))
+    store.machine.caught_up()
+    assert store.taken(one) == [(2, b"b"), (3, b"b")]
+    assert store.taken(some) == [(2, b"a"), (2, b"b"), (3, b"b")]
+    assert store.taken(rest) == [(2, b"c"), (2, b"b"), (3, b"b")]
+
+
+def test_only_those_concerned_are_woken(store: Watched) -> None:
+    store.watch(b"a")
+    store.watch(b"x", b"z")
+    store.do(put(b"a"))
+    store.machine.caught_up()
+    assert store.woken == [0]
+
+
+def test_filters_and_what_was_before(store: Watched) -> None:
+    no_put, no_delete = store.watch(b"a", no_put=True), store.watch(b"a", b"b", no_delete=True)
+    store.do(put(b"a", b"1"))
+    store.do(put(b"a", b"2"))
+    store.do(delete(b"a"))
+    store.do(put(b"a", b"3"))
+    store.machine.caught_up()
+    ((gone, before),) = store.hub.take(no_put).pairs
+    assert (gone.deleted, before.value if before else None) == (True, b"2")
+    pairs = store.hub.take(no_delete).pairs
+    assert [(r.value, p.value if p else None) for r, p in pairs] == [(b"1", None), (b"2", b"1"), (b"3", None)]
+
+
+def test_the_past_is_read_from_history_in_portions(store: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "CHUNK", 3)
+    for n in range(10):
+        store.do(txn(put(b"a%d" % n), put(b"other%d" % n)))
+    store.machine.caught_up()
+    watcher = store.watch(b"a", b"b", since=5)
+    first = store.hub.take(watcher)
+    # A revision is never cut in two, and what was looked through counts as seen.
+    assert [(r.mod, r.key) for r, _ in first.pairs] == [(5, b"a3"), (6, b"a4")]
+    assert first.revision == 6
+    store.do(put(b"a-new"))
+    store.machine.caught_up()
+    assert store.taken(watcher) == [(n, b"a%d" % (n - 2)) for n in range(7, 12)] + [(12, b"a-new")]
+
+
+def test_a_watch_of_the_future_begins_there(store: Watched) -> None:
+    watcher = store.watch(b"a", since=4)
+    for _ in range(4):
+        store.do(put(b"a"))
+        store.machine.caught_up()
+    assert store.taken(watcher) == [(4, b"a"), (5, b"a")]
+
+
+def test_one_that_does_not_take_reads_the_history_later(store: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "MAX_PENDING", 5)
+    watcher = store.watch(b"a", b"b")
+    for n in range(20):
+        store.do(put(b"a%02d" % n))
+        store.machine.caught_up()
+        assert len(watcher.pending) <= 5
+    assert store.taken(watcher) == [(n + 2, b"a%02d" % n) for n in range(20)]
+
+
+def test_one_that_falls_behind_a_compaction_is_told(store: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "MAX_PENDING", 2)
+    watcher = store.watch(b"a", b"b")
+    for _ in range(9):
+        store.do(put(b"a"))
+        store.machine.caught_up()
+    store.compact(8)
+    assert store.hub.take(watcher).compacted == 8
+
+
+def test_a_compaction_takes_nothing_from_one_that_keeps_up(store: Watched) -> None:
+    watcher = store.watch(b"a", b"b")
+    store.do(put(b"a", b"1"))
+    store.do(put(b"a", b"2"))
+    store.compact(3)
+    store.machine.caught_up()
+    pairs = store.hub.take(watcher).pairs
+    assert [(r.mod, p.value if p else None) for r, p in pairs] == [(2, None), (3, b"1")]
+
+
+def test_a_watch_from_the_compacted_revision_on_still_works(store: Watched) -> None:
+    for _ in range(4):
+        store.do(put(b"a"))
+    store.compact(4)
+    assert store.taken(store.watch(b"a", since=4)) == [(4, b"a"), (5, b"a")]
+    assert store.hub.take(store.watch(b"a", since=3)).compacted == 4
+
+
+def test_one_that_has_ended_gets_nothing(store: Watched) -> None:
+    watcher = store.watch(b"a")
+    store.do(put(b"a"))
+    store.machine.caught_up()
+    store.hub.remove(watcher)
+    store.do(put(b"a"))
+    store.machine.caught_up()
+    assert (watcher.pending, len(store.hub), store.woken) == ([], 0, [0])
+
+
+def events_of(parts: list[tuple[bytes, int, bool]]) -> list[list[int]]:
+    return [[e.kv.mod_revision for e in watch_pb2.WatchResponse.FromString(part).events] for part, _, _ in parts]
+
+
+def test_responses_are_cut_between_revisions_or_into_fragments(store: Watched) -> None:
+    watcher = store.watch(b"a", b"b")
+    store.do(txn(*(put(b"a%d" % n, bytes(100)) for n in range(4))))
+    store.do(txn(*(put(b"a%d" % n, bytes(100)) for n in range(4))))
+    store.machine.caught_up()
+    pairs = store.hub.take(watcher).pairs
+    encoder = EventEncoder()
+    whole = split(encoder, pairs, with_previous=False, fragment=False, limit=300)
+    assert events_of(whole) == [[2, 2, 2, 2], [3, 3, 3, 3]]
+    assert [(last, more) for _, last, more in whole] == [(2, False), (3, False)]
+    cut = split(encoder, pairs, with_previous=False, fragment=True, limit=300)
+    assert events_of(cut) == [[2, 2], [2, 2], [3, 3], [3, 3]]
+    assert [more for _, _, more in cut] == [True, False, True, False]
+
+
+def test_an_encoded_event_carries_what_was_asked_for(store: Watched) -> None:
+    watcher = store.watch(b"a")
+    store.do(put(b"a", b"1"))
+    store.do(delete(b"a"))
+    store.machine.caught_up()
+    encoder = EventEncoder()
+    pairs = store.hub.take(watcher).pairs
+    for _ in range(2):
+        with_previous = [encoder.encode(p, with_previous=True) for p in pairs]
+        first, second = watch_pb2.WatchResponse.FromString(b"".join(with_previous)).events
+        assert (first.type, first.kv.value, first.HasField("prev_kv")) == (0, b"1", False)
+        assert (second.type, second.kv.value, second.prev_kv.value) == (1, b"", b"1")
+        without = watch_pb2.WatchResponse.FromString(encoder.encode(pairs[1], with_previous=False)).events[0]
+        assert not without.HasField("prev_kv")

@@ -30,6 +30,10 @@ class Lookup:
         """An object as of now."""
         return await self._storage.read(resource, namespace, name)
 
+    async def catch_up(self) -> None:
+        """Wait until the cache holds everything that was stored before this call."""
+        await self._cacher.fresh()
+
     def cached(self, resource: Resource, namespace: str, name: str) -> Entry | None:
         """An object as the cache has it."""
         return self._cacher.of(resource).get(namespace, name) if self._cacher.ready else None
@@ -37,7 +41,3 @@ class Lookup:
     def pods_of_node(self, node: str) -> Iterable[Entry]:
         """The pods that the cache knows on a node."""
         return self._cacher.of(resources.PODS).at_index(node) if self._cacher.ready else ()
-
-    def all(self, resource: Resource) -> Iterable[Entry]:
-        """Every object of a resource, as the cache has it."""
-        return self._cacher.of(resource).entries.values() if self._cacher.ready else ()

@@ -85,10 +85,16 @@ class NodeAuthorizer:
         if not name or not access.namespace:
             raise access.denied("can only read individual resources of this type")
         wanted = (access.resource.plural, name)
-        for pod in self._lookup.pods_of_node(node):
-            if pod.namespace == access.namespace and wanted in references(pod):
-                return
-        raise access.denied(_UNRELATED.format(node))
+        if self._refers(node, access.namespace, wanted):
+            return
+        # The node may have heard of its pod from another API server, whose cache is ahead of ours.
+        await self._lookup.catch_up()
+        if not self._refers(node, access.namespace, wanted):
+            raise access.denied(_UNRELATED.format(node))
+
+    def _refers(self, node: str, namespace: str, wanted: tuple[str, str]) -> bool:
+        pods = self._lookup.pods_of_node(node)
+        return any(pod.namespace == namespace and wanted in references(pod) for pod in pods)
 
 
 def _own_node(access: Access, node: str) -> None:

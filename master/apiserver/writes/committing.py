@@ -38,6 +38,7 @@ class Next:
     guards: Guards = field(default_factory=list)
 
 
+# Gets the object as it is, which it must not change.
 Transform = Callable[[Document], Awaitable[Next]]
 
 
@@ -116,20 +117,21 @@ class Committer:
                 current, known = await self._read(target), True
             if current is None:
                 raise errors.not_found(resource.plural, resource.group, target.name)
+            before = current.document()
             try:
-                following = await transform(current.document())
+                following = await transform(before)
             except StatusError:
                 # What the cache says may be old; what it makes of the request is believed when it is not.
                 if known or (current := await self._newer(target, current)) is None:
                     raise
                 known = True
                 continue
-            if not following.remove and _unchanged(following.document, current):
+            if not following.remove and _unchanged(following.document, before):
                 if not known and (newer := await self._newer(target, current)) is not None:
                     current, known = newer, True
                     continue
                 return Committed(current.raw, changed=False)
-            committed, found = await self._try(target, current, following, options, taken)
+            committed, found = await self._try(target, current, before, following, options, taken)
             if committed is not None:
                 return committed
             current = self._entry(target, found)
@@ -137,10 +139,15 @@ class Committer:
         raise errors.modified(resource.plural, resource.group, target.name)
 
     async def _try(
-        self, target: Target, current: Entry, following: Next, options: WriteOptions, taken: Taken
+        self,
+        target: Target,
+        current: Entry,
+        before: Document,
+        following: Next,
+        options: WriteOptions,
+        taken: Taken,
     ) -> tuple[Committed | None, KeyValue | None]:
         resource, document = target.resource, following.document
-        before = current.document()
         chosen: frozenset[Claim] = frozenset()
         if not following.remove:
             document = {**document, "spec": _copy_spec(document)} if "spec" in document else document
@@ -240,11 +247,15 @@ def _copy_spec(document: Document) -> Any:
     return copied
 
 
-def _unchanged(document: Document, current: Entry) -> bool:
-    before = current.document()
-    before["metadata"].pop("resourceVersion", None)
-    after = {**document, "metadata": {k: v for k, v in document["metadata"].items() if k != "resourceVersion"}}
-    return before == after
+def _unchanged(document: Document, before: Document) -> bool:
+    """Whether a write leaves everything as it was; resource versions do not count."""
+    if document.keys() != before.keys():
+        return False
+    if any(document[key] != value for key, value in before.items() if key != "metadata"):
+        return False
+    after, then = document["metadata"], before["metadata"]
+    # Either may lack the version: a client's document need not have one.
+    return {**after, "resourceVersion": ""} == {**then, "resourceVersion": ""}
 
 
 def _fences(resource: Resource, old: Document | None, new: Document) -> list[bytes]:

@@ -10,7 +10,7 @@ import pytest
 from kybern.api import resources
 from kybern.api.errors import StatusError
 from kybern.client.store import prefix_end
-from master.apiserver.interface import DeleteOptions, ListOptions, Target
+from master.apiserver.interface import DeleteOptions, ListOptions, Target, WriteOptions
 from tests.integration.apiserver.api import Api, config_map, deployment, pod
 
 
@@ -115,8 +115,6 @@ async def test_preconditions_must_hold(api: Api) -> None:
 
 
 async def test_a_dry_run_deletes_nothing(api: Api) -> None:
-    from master.apiserver.interface import WriteOptions
-
     await api.create(resources.CONFIG_MAPS, config_map("one"))
     _, gone = await api.delete(resources.CONFIG_MAPS, "one", write=WriteOptions(dry_run=True))
     assert gone

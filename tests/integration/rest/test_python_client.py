@@ -40,7 +40,7 @@ async def test_objects(handlers: DoubleHandlers, api: Any) -> None:
         assert read.data == {"k": "w", "l": "m"}
         read.data = {"z": "1"}
         assert core.replace_namespaced_config_map("a", "default", read).data == {"z": "1"}
-        assert core.delete_namespaced_config_map("a", "default", propagation_policy="Foreground").status == "Success"
+        assert core.delete_namespaced_config_map("a", "default", propagation_policy="Foreground")["status"] == "Success"
         core.create_namespaced_config_map("default", {"metadata": {"name": "b", "labels": {"x": "y"}}})
         core.delete_collection_namespaced_config_map("default", label_selector="x=y")
         with pytest.raises(client.ApiException) as caught:
@@ -90,11 +90,13 @@ async def test_streams(handlers: DoubleHandlers, agent: FakeAgent, api: Any) -> 
         out = ""
         while socket.is_open():
             socket.update(timeout=10)
-            out += socket.read_all()
+            out += socket.read_stdout(timeout=1) if socket.peek_stdout() else ""
+            out += socket.read_stderr(timeout=1) if socket.peek_stderr() else ""
             if stdin and out:
-                socket.close()
-                return out, 0
-        return out, socket.returncode
+                break
+        code = 0 if socket.is_open() else socket.returncode
+        socket.close()
+        return out, code
 
     def forward() -> bytes:
         ports = portforward(core.connect_get_namespaced_pod_portforward, "p", "default", ports="80")
@@ -103,6 +105,7 @@ async def test_streams(handlers: DoubleHandlers, agent: FakeAgent, api: Any) -> 
         socket.sendall(b"quit\n")
         data: bytes = socket.recv(100)
         socket.close()
+        ports.websocket.close()
         return data
 
     assert await asyncio.to_thread(core.read_namespaced_pod_log, "p", "default", tail_lines=1) == "line 0\n"

@@ -118,6 +118,7 @@ PODS = Resource(
     subresources=(
         STATUS,
         Subresource("binding", ("create",), kind="Binding"),
+        Subresource("eviction", ("create",), kind="Eviction", group="policy", version="v1"),
         Subresource("log", ("get",)),
         Subresource("exec", ("create", "get"), kind="PodExecOptions"),
         Subresource("attach", ("create", "get"), kind="PodAttachOptions"),

@@ -18,6 +18,7 @@ from kybern.client.store import (
     Operation,
     Put,
     RangeResult,
+    StoreRefused,
     StoreUnavailable,
     Target,
     TxnResult,
@@ -48,7 +49,7 @@ class MemoryStore:
     def compact(self) -> None:
         """Forget the history up to now."""
         self._compacted = self._revision
-        self._history.clear()
+        self._history = [c for c in self._history if c.value.mod_revision >= self._compacted]
 
     # --- StoreClient
 
@@ -74,6 +75,9 @@ class MemoryStore:
         """As `StoreClient.txn`."""
         await self._enter()
         succeeded = all(self._holds(c) for c in compares)
+        for operation in then if succeeded else otherwise:
+            if isinstance(operation, Put) and operation.lease and operation.lease not in self._leases:
+                raise StoreRefused("requested lease not found")
         revision = self._revision + 1
         changes: list[Change] = []
         reads: list[KeyValue | None] = []
@@ -100,6 +104,8 @@ class MemoryStore:
             while True:
                 if self._down:
                     raise StoreUnavailable("the store is down")
+                if sent < self._compacted - 1:
+                    raise Compacted(self._compacted)
                 changes = [
                     c
                     for c in self._history

@@ -123,8 +123,12 @@ class StoreUnavailable(Exception):  # noqa: N818
     """The store cannot answer now (no leader, no connection, out of space). A write may or may not have happened."""
 
 
+class StoreRefused(Exception):  # noqa: N818
+    """The store answered that it will not do this: a lease that has ended, a request that breaks a rule or a limit."""
+
+
 class StoreClient(Protocol):
-    """All methods raise `StoreUnavailable` when the store cannot answer."""
+    """All methods raise `StoreUnavailable` when the store cannot answer, and `StoreRefused` when it will not."""
 
     async def revision(self) -> int:
         """The store's revision, linearizable; callers that wait at the same time share one question."""

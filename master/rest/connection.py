@@ -20,6 +20,9 @@ from master.rest.answers import respond_error
 
 log = logging.getLogger(__name__)
 
+# How long a client may take to end its side of TLS.
+_GOODBYE_SECONDS = 0.5
+
 
 class Connection(RequestHandler):
     """One client's connection."""
@@ -96,11 +99,11 @@ class HttpServer(web.Server):
             self._idle.set()
 
     async def stop(self, grace: float) -> None:
-        """Close every connection; what has not ended after `grace` seconds is cut off."""
+        """Close every connection; requests that go on after `grace` seconds are cut off."""
         self.pre_shutdown()
         await self.shutdown(grace)
         try:
-            async with asyncio.timeout(grace):
+            async with asyncio.timeout(_GOODBYE_SECONDS):
                 await self._idle.wait()
         except TimeoutError:
             # TLS waits for the other side's goodbye, and that side may be gone without one.

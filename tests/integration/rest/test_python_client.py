@@ -85,6 +85,7 @@ async def test_streams(handlers: DoubleHandlers, agent: FakeAgent, api: Any) -> 
             core.connect_get_namespaced_pod_exec, "p", "default", command=list(command), stdout=True, stderr=True,
             stdin=bool(stdin), tty=False, _preload_content=False,
         )  # fmt: skip
+        raw = socket.sock.sock
         if stdin:
             socket.write_stdin(stdin)
         out = ""
@@ -96,16 +97,19 @@ async def test_streams(handlers: DoubleHandlers, agent: FakeAgent, api: Any) -> 
                 break
         code = 0 if socket.is_open() else socket.returncode
         socket.close()
+        # The client forgets its connection without closing it.
+        raw.close()
         return out, code
 
     def forward() -> bytes:
         ports = portforward(core.connect_get_namespaced_pod_portforward, "p", "default", ports="80")
-        socket = ports.socket(80)
+        raw, socket = ports.websocket.sock, ports.socket(80)
         socket.setblocking(True)
         socket.sendall(b"quit\n")
         data: bytes = socket.recv(100)
         socket.close()
         ports.websocket.close()
+        raw.close()
         return data
 
     assert await asyncio.to_thread(core.read_namespaced_pod_log, "p", "default", tail_lines=1) == "line 0\n"

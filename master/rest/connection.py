@@ -20,19 +20,29 @@ from master.rest.answers import respond_error
 
 log = logging.getLogger(__name__)
 
+# How long a client may take to end its side of TLS.
+_GOODBYE_SECONDS = 0.5
+
 
 class Connection(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_held",)
+    __slots__ = ("_held", "_server")
 
-    def __init__(self, manager: web.Server, **options: Any) -> None:
+    def __init__(self, manager: HttpServer, **options: Any) -> None:
         super().__init__(manager, **options)
         self._held: set[asyncio.Timeout] = set()
+        self._server = manager
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to serve a client."""
+        super().connection_made(transport)
+        self._server.opened(self, cast(asyncio.Transport, transport))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End the sessions of a client that is gone."""
         super().connection_lost(exc)
+        self._server.lost(self)
         for scope in tuple(self._held):
             end(scope)
 
@@ -73,6 +83,33 @@ class HttpServer(web.Server):
         super().__init__(handler, request_factory=self._request)
         self._most_body = most_body
         self._keepalive = keepalive
+        self._wires: dict[Connection, asyncio.Transport] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def opened(self, connection: Connection, wire: asyncio.Transport) -> None:
+        """A client has connected."""
+        self._wires[connection] = wire
+        self._idle.clear()
+
+    def lost(self, connection: Connection) -> None:
+        """A connection has ended."""
+        self._wires.pop(connection, None)
+        if not self._wires:
+            self._idle.set()
+
+    async def stop(self, grace: float) -> None:
+        """Close every connection; requests that go on after `grace` seconds are cut off."""
+        self.pre_shutdown()
+        await self.shutdown(grace)
+        try:
+            async with asyncio.timeout(_GOODBYE_SECONDS):
+                await self._idle.wait()
+        except TimeoutError:
+            # TLS waits for the other side's goodbye, and that side may be gone without one.
+            for wire in tuple(self._wires.values()):
+                wire.abort()
+            await asyncio.sleep(0)
 
     def __call__(self) -> RequestHandler:
         """A protocol for a new connection."""
@@ -96,6 +133,8 @@ class Sessions:
 
     def __init__(self) -> None:
         self._scopes: set[asyncio.Timeout] = set()
+        # The tasks of the requests; they outlive the scopes by what it takes to end an answer.
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
     def __len__(self) -> int:
@@ -106,6 +145,10 @@ class Sessions:
         """Run the block until it ends, the client is gone, `seconds` have passed or the server stops."""
         connection = cast(Connection, request.protocol)
         scope = asyncio.timeout(seconds)
+        task = asyncio.current_task()
+        if task is not None and task not in self._tasks:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         try:
             async with scope:
                 self._scopes.add(scope)
@@ -120,11 +163,13 @@ class Sessions:
             self._scopes.discard(scope)
             connection.release(scope)
 
-    def stop(self) -> None:
-        """End every session, now and from now on."""
+    async def stop(self, grace: float) -> None:
+        """End every session, now and from now on, and wait up to `grace` seconds until their answers have ended."""
         self._stopping = True
         for scope in tuple(self._scopes):
             end(scope)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace)
 
 
 def end(scope: asyncio.Timeout) -> None:

@@ -93,10 +93,10 @@ class RestServer:
         """Take no more connections, end watches and streams, and close what is open after `grace` seconds."""
         if self._listener is not None:
             self._listener.close()
-        self._sessions.stop()
+        # Before the connections: a connection that is being closed takes in nothing more, not even a WebSocket's end.
+        await self._sessions.stop(grace)
         if self._http is not None:
-            self._http.pre_shutdown()
-            await self._http.shutdown(grace)
+            await self._http.stop(grace)
         await self._nodes.close()
         if self._listener is not None:
             await self._listener.wait_closed()

@@ -14,6 +14,8 @@ _SPDY_HEADER = "X-Stream-Protocol-Version"
 _MOST_MESSAGE = 4 * 1024 * 1024
 # A client that answers no ping for this long is gone.
 _HEARTBEAT_SECONDS = 30.0
+# How long a client may take to answer the end of a WebSocket.
+_CLOSE_SECONDS = 2.0
 
 
 def wanted(request: web.BaseRequest) -> str:
@@ -47,7 +49,11 @@ def subprotocol(request: web.BaseRequest, upgrade: str, spoken: Sequence[str]) -
 async def open_websocket(request: web.BaseRequest, protocol: str) -> web.WebSocketResponse:
     """Accept a WebSocket with a subprotocol."""
     socket = web.WebSocketResponse(
-        protocols=(protocol,), compress=False, heartbeat=_HEARTBEAT_SECONDS, max_msg_size=_MOST_MESSAGE
+        timeout=_CLOSE_SECONDS,
+        protocols=(protocol,),
+        compress=False,
+        heartbeat=_HEARTBEAT_SECONDS,
+        max_msg_size=_MOST_MESSAGE,
     )
     await socket.prepare(request)
     return socket

@@ -57,6 +57,8 @@ async def _pump(events: AsyncIterator[Sequence[WatchEvent]], frames: Frames, ans
     answer.begin_later()
     try:
         async for batch in events:
+            # An empty batch says that the watch stands: clients wait for the headers.
+            await answer.begin()
             await answer.write(frames.encode(batch))
     except StatusError as error:
         if not answer.begun:

@@ -68,7 +68,8 @@ class Snapshot:
         self.taints[row] = self._taint_set(node.spec.taints)
         self.allocatable[row] = 0
         for name, value in node.status.allocatable.items():
-            self.allocatable[row, self._column(name)] = amount_of(name, value)
+            column = self._column(name)  # may replace the arrays
+            self.allocatable[row, column] = amount_of(name, value)
         return True
 
     def remove_node(self, name: str) -> None:
@@ -158,7 +159,8 @@ class Snapshot:
 
     def _count(self, info: PodInfo, row: int, sign: int) -> None:
         for name, amount in info.requests.items():
-            self.requested[row, self._column(name)] += sign * amount
+            column = self._column(name)  # may replace the arrays
+            self.requested[row, column] += sign * amount
         self.usual[row, 0] += sign * info.usual[0]
         self.usual[row, 1] += sign * info.usual[1]
         for port in info.ports:

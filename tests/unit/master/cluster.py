@@ -87,8 +87,8 @@ class Agents:
         broken = any(c.image == IMAGE_THAT_FAILS for c in pod.spec.containers)
         if pod.ready or broken or (now - created).total_seconds() < self.start:
             return
-        others = [c for c in self.client.read(resources.PODS, pod.name, pod.namespace)["status"].get("conditions", [])
-                  if c["type"] != "Ready"]  # type: ignore[index]  # fmt: skip
+        stored = self.client.read(resources.PODS, pod.name, pod.namespace) or {}
+        others = [c for c in stored.get("status", {}).get("conditions", []) if c["type"] != "Ready"]
         address = pod.status.pod_ip or f"10.244.{(number := next(self._addresses)) // 250}.{number % 250 + 1}"
         status = {
             "phase": "Running",
@@ -199,7 +199,7 @@ class World:
         """As `kubectl rollout status` judges."""
         found = self.deployment(name)
         status, wanted = found.get("status", {}), found["spec"]["replicas"]
-        return (
+        return bool(
             status.get("observedGeneration", 0) >= found["metadata"]["generation"]
             and status.get("updatedReplicas", 0) == wanted
             and status.get("replicas", 0) == status.get("updatedReplicas", 0)

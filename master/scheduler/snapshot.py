@@ -36,10 +36,12 @@ class Snapshot:
         self.nodes: list[Node | None] = [None] * _FIRST_ROWS
         self.valid: Mask = np.zeros(_FIRST_ROWS, np.bool_)
         self.unschedulable: Mask = np.zeros(_FIRST_ROWS, np.bool_)
-        self.allocatable: Ints = np.zeros((_FIRST_ROWS, len(self.columns)), np.int64)
-        self.requested: Ints = np.zeros((_FIRST_ROWS, len(self.columns)), np.int64)
-        # CPU and memory with what pods that ask for nothing are taken for.
-        self.usual: Ints = np.zeros((_FIRST_ROWS, 2), np.int64)
+        # By columns in memory: plugins read one resource of all nodes at a time.
+        self.allocatable: Ints = np.zeros((_FIRST_ROWS, len(self.columns)), np.int64, order="F")
+        self.requested: Ints = np.zeros((_FIRST_ROWS, len(self.columns)), np.int64, order="F")
+        # CPU and memory with what pods that ask for nothing are taken for, and the share of the node that a unit is.
+        self.usual: Ints = np.zeros((_FIRST_ROWS, 2), np.int64, order="F")
+        self.share: Floats = np.ones((_FIRST_ROWS, 2), np.float64, order="F")
         self.taint_sets: list[tuple[Taint, ...]] = [()]
         self.taints: Ints = np.zeros(_FIRST_ROWS, np.int64)
         self.ports: dict[tuple[str, int], dict[int, list[str]]] = {}
@@ -70,6 +72,8 @@ class Snapshot:
         for name, value in node.status.allocatable.items():
             column = self._column(name)  # may replace the arrays
             self.allocatable[row, column] = amount_of(name, value)
+        # Of nothing any unit is all.
+        self.share[row] = 1.0 / np.maximum(self.allocatable[row, :2], 1)
         return True
 
     def remove_node(self, name: str) -> None:
@@ -101,7 +105,7 @@ class Snapshot:
         self.nodes += [None] * size
         self.valid, self.unschedulable = _twice(self.valid), _twice(self.unschedulable)
         self.allocatable, self.requested = _twice(self.allocatable), _twice(self.requested)
-        self.usual, self.taints = _twice(self.usual), _twice(self.taints)
+        self.usual, self.share, self.taints = _twice(self.usual), _twice(self.share), _twice(self.taints)
         for counts in (self._owners, self._anti, self._counted):
             _twice_all(counts)
         self._static.clear()
@@ -111,8 +115,8 @@ class Snapshot:
         if column is None:
             column = self.columns[resource] = len(self.columns)
             extra = np.zeros((len(self.nodes), 1), np.int64)
-            self.allocatable = np.hstack((self.allocatable, extra))
-            self.requested = np.hstack((self.requested, extra))
+            self.allocatable = np.asfortranarray(np.hstack((self.allocatable, extra)))
+            self.requested = np.asfortranarray(np.hstack((self.requested, extra)))
         return column
 
     def _taint_set(self, taints: tuple[Taint, ...]) -> int:
@@ -262,7 +266,7 @@ def in_domains(ids: Ints, domains: int, counts: Ints) -> Ints:
 
 
 def _twice(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return np.concatenate((array, np.zeros_like(array)))
+    return np.asfortranarray(np.concatenate((array, np.zeros_like(array))))
 
 
 def _twice_all(table: Any) -> None:

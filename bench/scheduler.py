@@ -36,7 +36,7 @@ def nodes(count: int) -> list[Node]:
             msgspec.json.encode(
                 {
                     "metadata": {"name": f"n{n}", "labels": {HOSTNAME: f"n{n}", "zone": "abc"[n % 3]}},
-                    "status": {"allocatable": have},
+                    "status": {"allocatable": have, "conditions": [{"type": "Ready", "status": "True"}]},
                 }
             ),
             Node,

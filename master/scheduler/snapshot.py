@@ -23,6 +23,7 @@ Floats = npt.NDArray[np.float64]
 V = TypeVar("V")
 
 _FIRST_ROWS = 16
+_NOT_READY = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 # Selectors of pods whose matches are counted all along; the least lately used is forgotten.
 _COUNTED = 128
 
@@ -67,7 +68,7 @@ class Snapshot:
             self._static.clear()
         self.nodes[row] = node
         self.unschedulable[row] = node.spec.unschedulable
-        self.taints[row] = self._taint_set(node.spec.taints)
+        self.taints[row] = self._taint_set(effective_taints(node))
         self.allocatable[row] = 0
         for name, value in node.status.allocatable.items():
             column = self._column(name)  # may replace the arrays
@@ -274,8 +275,15 @@ def _twice_all(table: Any) -> None:
         table[key] = _twice(table[key])
 
 
+def effective_taints(node: Node) -> tuple[Taint, ...]:
+    """The node's taints; one that is not ready has the taint for that before a controller has written it."""
+    if node.ready or any(t.key in _NOT_READY for t in node.spec.taints):
+        return node.spec.taints
+    return (*node.spec.taints, Taint(_NOT_READY[0], "", "NoSchedule"))
+
+
 def _static_facts(node: Node) -> object:
-    return node.metadata.labels, node.spec.taints, node.spec.unschedulable
+    return node.metadata.labels, effective_taints(node), node.spec.unschedulable
 
 
 def _facts(node: Node) -> object:

@@ -16,7 +16,12 @@ NAMESPACE = "default"
 def node_document(name: str, *, cpu: str = "4", memory: str = "8Gi", pods: str = "110", **more: Any) -> dict[str, Any]:
     have = {"cpu": cpu, "memory": memory, "pods": pods, **more.pop("extra", {})}
     labels = {"kubernetes.io/hostname": name, **more.pop("labels", {})}
-    return {"metadata": {"name": name, "labels": labels}, "spec": more, "status": {"allocatable": have}}
+    ready = [{"type": "Ready", "status": more.pop("ready", "True")}]
+    return {
+        "metadata": {"name": name, "labels": labels},
+        "spec": more,
+        "status": {"allocatable": have, "conditions": ready},
+    }
 
 
 def node(name: str, **more: Any) -> Node:

@@ -146,6 +146,16 @@ def test_tolerated_taints_do_not_matter_and_mild_ones_are_avoided() -> None:
     assert decide(info("p"), on) == "n2"
 
 
+def test_a_node_that_is_not_ready_takes_pods_only_if_they_tolerate_that() -> None:
+    on = snapshot(node("n1", ready="False"))
+    assert str(decide(info("p"), on)) == (
+        "0/1 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/not-ready: }."
+    )
+    assert decide(info("q", tolerations=[{"operator": "Exists"}]), on) == "n1"
+    on.set_node(node("n1"))
+    assert decide(info("p"), on) == "n1"
+
+
 def test_host_ports_conflict_by_address_and_protocol() -> None:
     def wants(name: str, protocol: str = "TCP", **address: str) -> PodInfo:
         return info(name, ports=[{"containerPort": 80, "hostPort": 80, "protocol": protocol, **address}])

@@ -193,7 +193,9 @@ class World:
 
     def rolled_out(self, name: str) -> bool:
         """As `kubectl rollout status` judges."""
-        found = self.deployment(name)
+        found = self.client.read(resources.DEPLOYMENTS, name, NAMESPACE)
+        if found is None:
+            return False
         status, wanted = found.get("status", {}), found["spec"]["replicas"]
         return bool(
             status.get("observedGeneration", 0) >= found["metadata"]["generation"]

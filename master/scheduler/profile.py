@@ -11,7 +11,7 @@ import numpy as np
 
 from master.scheduler.plugins.base import FilterPlugin, ScorePlugin
 from master.scheduler.plugins.nodes import NodeAffinity, NodeUnschedulable, TaintToleration
-from master.scheduler.plugins.resources import NodePorts, NodeResourcesBalancedAllocation, NodeResourcesFit
+from master.scheduler.plugins.resources import NodePorts, NodeResourcesBalancedAllocation, NodeResourcesFit, Shares
 from master.scheduler.plugins.topology import InterPodAffinity, PodTopologySpread
 from master.scheduler.pods import PodInfo
 from master.scheduler.snapshot import Snapshot
@@ -41,13 +41,14 @@ class Profile:
         scores: Sequence[ScorePlugin] | None = None,
     ) -> None:
         self._rng = rng
-        taints, affinity, fit = TaintToleration(), NodeAffinity(), NodeResourcesFit()
+        shares = Shares()
+        taints, affinity, fit = TaintToleration(), NodeAffinity(), NodeResourcesFit(shares)
         spread, pods = PodTopologySpread(), InterPodAffinity()
         self._filters: Sequence[FilterPlugin] = filters or (
             NodeUnschedulable(), taints, affinity, NodePorts(), fit, spread, pods,
         )  # fmt: skip
         self._scores: Sequence[ScorePlugin] = scores or (
-            fit, NodeResourcesBalancedAllocation(), spread, affinity, taints, pods,
+            fit, NodeResourcesBalancedAllocation(shares), spread, affinity, taints, pods,
         )  # fmt: skip
 
     def decide(self, pod: PodInfo, snapshot: Snapshot) -> str | Refusal:

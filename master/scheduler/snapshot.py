@@ -23,6 +23,7 @@ Floats = npt.NDArray[np.float64]
 V = TypeVar("V")
 
 _FIRST_ROWS = 16
+_NOT_READY = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 # Selectors of pods whose matches are counted all along; the least lately used is forgotten.
 _COUNTED = 128
 
@@ -36,10 +37,12 @@ class Snapshot:
         self.nodes: list[Node | None] = [None] * _FIRST_ROWS
         self.valid: Mask = np.zeros(_FIRST_ROWS, np.bool_)
         self.unschedulable: Mask = np.zeros(_FIRST_ROWS, np.bool_)
-        self.allocatable: Ints = np.zeros((_FIRST_ROWS, len(self.columns)), np.int64)
-        self.requested: Ints = np.zeros((_FIRST_ROWS, len(self.columns)), np.int64)
-        # CPU and memory with what pods that ask for nothing are taken for.
-        self.usual: Ints = np.zeros((_FIRST_ROWS, 2), np.int64)
+        # By columns in memory: plugins read one resource of all nodes at a time.
+        self.allocatable: Ints = np.zeros((_FIRST_ROWS, len(self.columns)), np.int64, order="F")
+        self.requested: Ints = np.zeros((_FIRST_ROWS, len(self.columns)), np.int64, order="F")
+        # CPU and memory with what pods that ask for nothing are taken for, and the share of the node that a unit is.
+        self.usual: Ints = np.zeros((_FIRST_ROWS, 2), np.int64, order="F")
+        self.share: Floats = np.ones((_FIRST_ROWS, 2), np.float64, order="F")
         self.taint_sets: list[tuple[Taint, ...]] = [()]
         self.taints: Ints = np.zeros(_FIRST_ROWS, np.int64)
         self.ports: dict[tuple[str, int], dict[int, list[str]]] = {}
@@ -65,10 +68,13 @@ class Snapshot:
             self._static.clear()
         self.nodes[row] = node
         self.unschedulable[row] = node.spec.unschedulable
-        self.taints[row] = self._taint_set(node.spec.taints)
+        self.taints[row] = self._taint_set(effective_taints(node))
         self.allocatable[row] = 0
         for name, value in node.status.allocatable.items():
-            self.allocatable[row, self._column(name)] = amount_of(name, value)
+            column = self._column(name)  # may replace the arrays
+            self.allocatable[row, column] = amount_of(name, value)
+        # Of nothing any unit is all.
+        self.share[row] = 1.0 / np.maximum(self.allocatable[row, :2], 1)
         return True
 
     def remove_node(self, name: str) -> None:
@@ -100,7 +106,7 @@ class Snapshot:
         self.nodes += [None] * size
         self.valid, self.unschedulable = _twice(self.valid), _twice(self.unschedulable)
         self.allocatable, self.requested = _twice(self.allocatable), _twice(self.requested)
-        self.usual, self.taints = _twice(self.usual), _twice(self.taints)
+        self.usual, self.share, self.taints = _twice(self.usual), _twice(self.share), _twice(self.taints)
         for counts in (self._owners, self._anti, self._counted):
             _twice_all(counts)
         self._static.clear()
@@ -110,8 +116,8 @@ class Snapshot:
         if column is None:
             column = self.columns[resource] = len(self.columns)
             extra = np.zeros((len(self.nodes), 1), np.int64)
-            self.allocatable = np.hstack((self.allocatable, extra))
-            self.requested = np.hstack((self.requested, extra))
+            self.allocatable = np.asfortranarray(np.hstack((self.allocatable, extra)))
+            self.requested = np.asfortranarray(np.hstack((self.requested, extra)))
         return column
 
     def _taint_set(self, taints: tuple[Taint, ...]) -> int:
@@ -158,7 +164,8 @@ class Snapshot:
 
     def _count(self, info: PodInfo, row: int, sign: int) -> None:
         for name, amount in info.requests.items():
-            self.requested[row, self._column(name)] += sign * amount
+            column = self._column(name)  # may replace the arrays
+            self.requested[row, column] += sign * amount
         self.usual[row, 0] += sign * info.usual[0]
         self.usual[row, 1] += sign * info.usual[1]
         for port in info.ports:
@@ -260,7 +267,7 @@ def in_domains(ids: Ints, domains: int, counts: Ints) -> Ints:
 
 
 def _twice(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return np.concatenate((array, np.zeros_like(array)))
+    return np.asfortranarray(np.concatenate((array, np.zeros_like(array))))
 
 
 def _twice_all(table: Any) -> None:
@@ -268,8 +275,15 @@ def _twice_all(table: Any) -> None:
         table[key] = _twice(table[key])
 
 
+def effective_taints(node: Node) -> tuple[Taint, ...]:
+    """The node's taints; one that is not ready has the taint for that before a controller has written it."""
+    if node.ready or any(t.key in _NOT_READY for t in node.spec.taints):
+        return node.spec.taints
+    return (*node.spec.taints, Taint(_NOT_READY[0], "", "NoSchedule"))
+
+
 def _static_facts(node: Node) -> object:
-    return node.metadata.labels, node.spec.taints, node.spec.unschedulable
+    return node.metadata.labels, effective_taints(node), node.spec.unschedulable
 
 
 def _facts(node: Node) -> object:

@@ -106,8 +106,7 @@ def shrink_old(current: Rollout) -> Sizes:
         dead = min(sizes[old.name] - available(old), spare)
         sizes[old.name] -= dead
         spare -= dead
-    serving = sum(available(s) for s in current.all)
-    spare = min(spare, serving - least)
+    # Nothing is dead any more now, or nothing is left to spare: what is left is what serves beyond the least.
     for old in current.old:
         given_up = max(min(sizes[old.name], spare), 0)
         sizes[old.name] -= given_up
@@ -155,7 +154,8 @@ def _proportional(current: Rollout, active: Sequence[ReplicaSet]) -> Sizes:
     change = allowed - sum(s.spec.replicas for s in active)
     if change == 0:
         return tuple((s, s.spec.replicas) for s in active)
-    # The largest comes first and takes what rounding left over (what it can of it); of equal ones the newer grows, the older shrinks.
+    # The largest comes first and takes what rounding left over, as far as it can; of equal ones the newer grows and
+    # the older shrinks.
     by_age = sorted(active, key=age_order, reverse=change > 0)
     ordered = sorted(by_age, key=lambda s: -s.spec.replicas)
     sizes, given = [], 0

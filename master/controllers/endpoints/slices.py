@@ -59,7 +59,7 @@ def document(service: Service, content: Content) -> dict[str, Any]:
     return {
         "metadata": {"labels": labels_of(service)},
         "addressType": content.group.address_type,
-        "endpoints": [msgspec.to_builtins(e) for e in content.endpoints],
+        "endpoints": [{**msgspec.to_builtins(e), "addresses": list(e.addresses)} for e in content.endpoints],
         "ports": [_port(p) for p in content.group.ports],
     }
 

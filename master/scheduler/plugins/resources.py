@@ -10,10 +10,32 @@ from master.scheduler.pods import PODS, PodInfo
 from master.scheduler.snapshot import Floats, Ints, Mask, Snapshot
 
 
+class Shares:
+    """Shares of CPU and memory in use once the pod is there, at most 1. Two plugins want them for the same decision."""
+
+    def __init__(self) -> None:
+        self._asked: tuple[PodInfo, Ints] | None = None
+        self._answer: tuple[Floats, Floats] | None = None
+
+    def of(self, pod: PodInfo, snapshot: Snapshot, rows: Ints) -> tuple[Floats, Floats]:
+        """The shares for each of the rows."""
+        if self._answer is None or self._asked is None or self._asked[0] is not pod or self._asked[1] is not rows:
+            self._asked = pod, rows
+            self._answer = self._share(0, pod, snapshot, rows), self._share(1, pod, snapshot, rows)
+        return self._answer
+
+    def _share(self, column: int, pod: PodInfo, snapshot: Snapshot, rows: Ints) -> Floats:
+        result: Floats = (snapshot.usual[:, column][rows] + pod.usual[column]) * snapshot.share[:, column][rows]
+        return np.minimum(result, 1.0, out=result)
+
+
 class NodeResourcesFit:
     """Rules out nodes that have too little left of something; prefers those that have the most left."""
 
     weight = 1.0
+
+    def __init__(self, shares: Shares) -> None:
+        self._shares = shares
 
     def filter(self, pod: PodInfo, snapshot: Snapshot) -> Mask | None:
         """See FilterPlugin."""
@@ -39,8 +61,8 @@ class NodeResourcesFit:
 
     def score(self, pod: PodInfo, snapshot: Snapshot, rows: Ints) -> Floats | None:
         """See ScorePlugin: least allocated."""
-        used = _shares(pod, snapshot, rows)
-        result: Floats = 100.0 * (1.0 - (used[0] + used[1]) / 2.0)
+        cpu, memory = self._shares.of(pod, snapshot, rows)
+        result: Floats = 100.0 - 50.0 * (cpu + memory)
         return result
 
 
@@ -49,22 +71,14 @@ class NodeResourcesBalancedAllocation:
 
     weight = 1.0
 
+    def __init__(self, shares: Shares) -> None:
+        self._shares = shares
+
     def score(self, pod: PodInfo, snapshot: Snapshot, rows: Ints) -> Floats | None:
         """See ScorePlugin."""
-        used = _shares(pod, snapshot, rows)
-        result: Floats = 100.0 * (1.0 - np.abs(used[0] - used[1]) / 2.0)
+        cpu, memory = self._shares.of(pod, snapshot, rows)
+        result: Floats = 100.0 - 50.0 * np.abs(cpu - memory)
         return result
-
-
-def _shares(pod: PodInfo, snapshot: Snapshot, rows: Ints) -> tuple[Floats, Floats]:
-    """Shares of CPU and memory in use once the pod is there; 1 where there is none, or too little."""
-    result = []
-    for column in (0, 1):
-        capacity = snapshot.allocatable[rows, column].astype(np.float64)
-        share = np.ones(len(rows), np.float64)
-        np.divide(snapshot.usual[rows, column] + pod.usual[column], capacity, out=share, where=capacity > 0)
-        result.append(np.minimum(share, 1.0, out=share))
-    return result[0], result[1]
 
 
 class NodePorts:

@@ -12,7 +12,7 @@ from kybern.api.errors import expired
 from kybern.api.types import Pod
 from kybern.client import kinds
 from kybern.client.fake import FakeClient
-from kybern.client.informer import Informer
+from kybern.client.informer import Informer, Informers
 from kybern.clock import run_virtual
 from kybern.key import Key
 
@@ -82,5 +82,27 @@ def test_a_lost_server_costs_nothing_but_time() -> None:
                 client.put(resources.PODS, pod(f"p{number}"))
             await informer.reached(client.revision)
             assert len(informer) == 5
+
+    run_virtual(main())
+
+
+def test_shared_informers_start_late_too_and_handlers_can_end() -> None:
+    async def main() -> None:
+        client = FakeClient()
+        informers = Informers(client)
+        task = asyncio.create_task(informers.run())
+        await asyncio.sleep(1)
+        pods = informers.of(kinds.PODS)
+        assert informers.of(kinds.PODS) is pods
+        await pods.synced()
+        seen: list[str] = []
+        end = pods.on_change(lambda old, new: seen.append(new.name if new else ""))
+        client.put(resources.PODS, pod("a"))
+        await pods.reached(client.revision)
+        end()
+        client.put(resources.PODS, pod("b"))
+        await pods.reached(client.revision)
+        assert seen == ["a"]
+        task.cancel()
 
     run_virtual(main())

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from typing import Any
 
 from kybern.api import resources
@@ -15,13 +16,15 @@ from kybern.client import kinds
 from kybern.client.controller import ControllerContext
 from kybern.client.fake import Document, FakeClient
 from kybern.client.informer import Informers
-from kybern.client.interface import Fence
+from kybern.client.interface import Client, Fence
 from kybern.clock import LoopClock, rfc3339, rfc3339_micro
 from kybern.config.models import Cluster
+from master.controllers import conditions
 from master.controllers.main import run_controllers
 from master.scheduler.main import run_scheduler
 
 NAMESPACE = "default"
+LEASES = "kube-node-lease"
 SYSTEM_NAMESPACES = ("default", "kube-system", "kube-node-lease")
 IMAGE_THAT_FAILS = "broken"
 CA = b"-----BEGIN CERTIFICATE-----\nnone\n-----END CERTIFICATE-----\n"
@@ -30,12 +33,14 @@ CA = b"-----BEGIN CERTIFICATE-----\nnone\n-----END CERTIFICATE-----\n"
 class Agents:
     """The agents of all nodes. A node in `down` is cut off: it neither renews nor acts, and its pods keep running."""
 
-    def __init__(self, client: FakeClient, clock: LoopClock, *, start: float = 1.0, stop: float = 1.0) -> None:
+    def __init__(self, client: Client, clock: LoopClock, *, start: float = 1.0, stop: float = 1.0) -> None:
         self.client = client
         self.clock = clock
         self.down: set[str] = set()
         self.start = start
         self.stop = stop
+        self._stopping: dict[str, float] = {}
+        self._renewed: dict[str, float] = {}
         self._addresses = iter(range(1, 60000))
         self._informers = Informers(client)
         self._pods = self._informers.of(kinds.PODS)
@@ -59,16 +64,17 @@ class Agents:
                 await self._sync_pod(pod)
 
     async def _renew(self, node: Node) -> None:
-        lease = self.client.read(resources.LEASES, node.name, "kube-node-lease")
         now = self.clock.now()
-        if lease is None or lease["spec"]["at"] + 5 <= self.clock.monotonic():
-            self.client.put(
-                resources.LEASES,
-                {
-                    "metadata": {"name": node.name, "namespace": "kube-node-lease"},
-                    "spec": {"renewTime": rfc3339_micro(now), "at": self.clock.monotonic()},
-                },
-            )
+        renewal = {"spec": {"holderIdentity": node.name, "leaseDurationSeconds": 40, "renewTime": rfc3339_micro(now)}}
+        last = self._renewed.get(node.name)
+        if last is None:
+            lease = {"metadata": {"name": node.name}, **renewal}
+            with contextlib.suppress(StatusError):
+                await self.client.create(resources.LEASES, lease, LEASES)
+        elif self.clock.monotonic() - last >= 5:
+            await self.client.patch(resources.LEASES, node.name, renewal, LEASES)
+        if last is None or self.clock.monotonic() - last >= 5:
+            self._renewed[node.name] = self.clock.monotonic()
         if not node.ready:
             ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": rfc3339(now)}
             await self.client.patch(
@@ -78,8 +84,8 @@ class Agents:
     async def _sync_pod(self, pod: Pod) -> None:
         now = self.clock.now()
         if pod.metadata.deletion_timestamp is not None:
-            # The time stamp is the moment of the request here.
-            if (now - pod.metadata.deletion_timestamp).total_seconds() >= self.stop:
+            began = self._stopping.setdefault(pod.uid, self.clock.monotonic())
+            if self.clock.monotonic() - began >= self.stop:
                 await self.client.delete(resources.PODS, pod.name, pod.namespace, uid=pod.uid, grace_seconds=0)
             return
         created = pod.metadata.creation_timestamp
@@ -87,8 +93,7 @@ class Agents:
         broken = any(c.image == IMAGE_THAT_FAILS for c in pod.spec.containers)
         if pod.ready or broken or (now - created).total_seconds() < self.start:
             return
-        others = [c for c in self.client.read(resources.PODS, pod.name, pod.namespace)["status"].get("conditions", [])
-                  if c["type"] != "Ready"]  # type: ignore[index]  # fmt: skip
+        others = [conditions.document(c) for c in pod.status.conditions if c.type != "Ready"]
         address = pod.status.pod_ip or f"10.244.{(number := next(self._addresses)) // 250}.{number % 250 + 1}"
         status = {
             "phase": "Running",
@@ -114,16 +119,7 @@ class World:
             )
 
     def add_node(self, name: str, *, cpu: str = "4", labels: dict[str, str] | None = None, **spec: Any) -> None:
-        have = {"cpu": cpu, "memory": "8Gi", "pods": "110", "ephemeral-storage": "100Gi"}
-        ready = {"type": "Ready", "status": "True", "lastHeartbeatTime": rfc3339(self.clock.now())}
-        self.client.put(
-            resources.NODES,
-            {
-                "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, **(labels or {})}},
-                "spec": spec,
-                "status": {"capacity": have, "allocatable": have, "conditions": [ready]},
-            },
-        )
+        self.client.put(resources.NODES, node(name, self.clock.now(), cpu=cpu, labels=labels, **spec))
 
     @contextlib.asynccontextmanager
     async def leading(
@@ -197,9 +193,11 @@ class World:
 
     def rolled_out(self, name: str) -> bool:
         """As `kubectl rollout status` judges."""
-        found = self.deployment(name)
+        found = self.client.read(resources.DEPLOYMENTS, name, NAMESPACE)
+        if found is None:
+            return False
         status, wanted = found.get("status", {}), found["spec"]["replicas"]
-        return (
+        return bool(
             status.get("observedGeneration", 0) >= found["metadata"]["generation"]
             and status.get("updatedReplicas", 0) == wanted
             and status.get("replicas", 0) == status.get("updatedReplicas", 0)
@@ -208,6 +206,27 @@ class World:
 
     def events(self, reason: str) -> list[str]:
         return [e["message"] for e in self.client.all(resources.EVENTS) if e["reason"] == reason]
+
+
+def ready_condition(now: datetime) -> Document:
+    moment = rfc3339(now)
+    return {
+        "type": "Ready",
+        "status": "True",
+        "reason": "KubeletReady",
+        "message": "",
+        "lastHeartbeatTime": moment,
+        "lastTransitionTime": moment,
+    }
+
+
+def node(name: str, now: datetime, *, cpu: str = "4", labels: dict[str, str] | None = None, **spec: Any) -> Document:
+    have = {"cpu": cpu, "memory": "8Gi", "pods": "110", "ephemeral-storage": "100Gi"}
+    return {
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, **(labels or {})}},
+        "spec": spec,
+        "status": {"capacity": have, "allocatable": have, "conditions": [ready_condition(now)]},
+    }
 
 
 def is_ready(pod: Document) -> bool:

@@ -11,6 +11,7 @@ from kybern.client.fake import FakeClient
 from kybern.client.interface import Fence
 from kybern.clock import run_virtual
 from master.controllers import main as controllers_main
+from master.controllers.service_accounts import ServiceAccountController
 from tests.unit.master.cluster import NAMESPACE, World, deployment, image_patch
 
 
@@ -112,7 +113,7 @@ def test_a_new_leader_goes_on_in_the_middle_of_a_rollout() -> None:
                 await create(world, replicas=8)
                 await world.until(lambda: world.rolled_out("web"))
                 await world.client.patch(resources.DEPLOYMENTS, "web", image_patch("v2"), NAMESPACE)
-                await world.until(lambda: 0 < len(world.ready()) and len(world.sets()) == 2)
+                await world.until(lambda: len(world.ready()) > 0 and len(world.sets()) == 2)
                 await asyncio.sleep(4)
                 assert not world.rolled_out("web")
             for seed in range(2, 6):  # several short reigns
@@ -169,7 +170,7 @@ def test_every_write_of_a_reign_carries_its_fence_and_its_writer() -> None:
 
 def test_a_controller_that_fails_is_started_again_and_the_others_go_on(monkeypatch) -> None:  # type: ignore[no-untyped-def]
     async def main() -> None:
-        class Failing(controllers_main.ServiceAccountController):
+        class Failing(ServiceAccountController):
             tries = 0
 
             async def run(self) -> None:

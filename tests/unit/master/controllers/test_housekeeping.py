@@ -37,6 +37,11 @@ def names(world: World) -> set[str]:
     } - {"kube-root-ca.crt"}
 
 
+def owners(world: World, name: str) -> list[Document]:
+    found = world.client.read(resources.CONFIG_MAPS, name, NAMESPACE) or {"metadata": {}}
+    return list(found["metadata"].get("ownerReferences", []))
+
+
 def test_every_namespace_has_an_account_and_the_authority() -> None:
     async def main() -> None:
         world = World()
@@ -96,11 +101,7 @@ def test_dependents_go_after_their_last_owner() -> None:
             await asyncio.sleep(5)
             await world.client.delete(resources.CONFIG_MAPS, "first", NAMESPACE)
             await world.until(lambda: names(world) == {"second", "both"})
-            await world.until(
-                lambda: (
-                    len(world.client.read(resources.CONFIG_MAPS, "both", NAMESPACE)["metadata"]["ownerReferences"]) == 1
-                )  # type: ignore[index]
-            )
+            await world.until(lambda: len(owners(world, "both")) == 1)
             await world.client.delete(resources.CONFIG_MAPS, "second", NAMESPACE)
             await world.until(lambda: not names(world))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from kybern.api import resources
 from kybern.clock import run_virtual
@@ -12,6 +13,10 @@ from tests.unit.master.cluster import NAMESPACE, World, deployment, image_patch
 async def created(world: World, **spec: object) -> None:
     await world.client.create(resources.DEPLOYMENTS, deployment(**spec), NAMESPACE)  # type: ignore[arg-type]
     await world.until(lambda: world.rolled_out("web"))
+
+
+def rolled_to(world: World, image: str) -> bool:
+    return image in world.sets() and world.rolled_out("web")
 
 
 def test_a_deployment_becomes_ready_pods_on_all_nodes() -> None:
@@ -151,7 +156,7 @@ def test_old_revisions_beyond_the_limit_go() -> None:
             await created(world, replicas=1, revisionHistoryLimit=2)
             for number in range(2, 7):
                 await world.client.patch(resources.DEPLOYMENTS, "web", image_patch(f"v{number}"), NAMESPACE)
-                await world.until(lambda number=number: f"v{number}" in world.sets() and world.rolled_out("web"))
+                await world.until(partial(rolled_to, world, f"v{number}"))
             await world.until(lambda: len(world.sets()) == 3)
             assert set(world.sets()) == {"v4", "v5", "v6"}
 

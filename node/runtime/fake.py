@@ -246,7 +246,8 @@ class FakeRuntime:
         self._set(running, state=ContainerState.RUNNING, started_at=self._clock.now())
         now = self._clock.now()
         running.log += [LogLine(now, line.encode() + b"\n") for line in running.program.output]
-        if not math.isinf(running.program.seconds):
+        waits = running.program.echoes and running.config.stdin
+        if not waits and not math.isinf(running.program.seconds):
             loop = asyncio.get_running_loop()
             code = running.program.exit_code
             running.timer = loop.call_later(running.program.seconds, self._end, running, code)

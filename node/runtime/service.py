@@ -77,8 +77,9 @@ class NodeAgentService(node_agent_pb2_grpc.NodeAgentServicer):
     ) -> AsyncIterator[pb.ExecResponse]:
         """As the contract says."""
         async with _failing(context):
-            self._admit(context)
+            # Read before anything is refused: a client that is still sending would see a broken stream instead.
             start = (await _first(request_iterator)).start
+            self._admit(context)
             if not start.command:
                 raise errors.bad_request("the first message must be `start`, with a command")
             found = await self._running(start.container)
@@ -93,8 +94,9 @@ class NodeAgentService(node_agent_pb2_grpc.NodeAgentServicer):
     ) -> AsyncIterator[pb.ExecResponse]:
         """As the contract says."""
         async with _failing(context):
-            self._admit(context)
+            # Read before anything is refused: a client that is still sending would see a broken stream instead.
             start = (await _first(request_iterator)).start
+            self._admit(context)
             found = await self._running(start.container)
             process = await self._runtime.attach(found.id, tty=start.tty, stdin=start.stdin)
             responses = _talk(process, request_iterator, start)
@@ -107,8 +109,9 @@ class NodeAgentService(node_agent_pb2_grpc.NodeAgentServicer):
     ) -> AsyncIterator[pb.PortForwardResponse]:
         """As the contract says."""
         async with _failing(context):
-            self._admit(context)
+            # Read before anything is refused: a client that is still sending would see a broken stream instead.
             start = (await _first(request_iterator)).start
+            self._admit(context)
             if not 0 < start.port < 65536:
                 raise errors.bad_request(f"{start.port} is not a port")
             sandboxes = await self._runtime.sandboxes()
@@ -116,7 +119,8 @@ class NodeAgentService(node_agent_pb2_grpc.NodeAgentServicer):
             try:
                 reader, writer = await connect(sandbox.network_namespace, start.port)
             except (OSError, TimeoutError) as error:
-                text = f"cannot connect to port {start.port} in pod {start.pod}: {error.strerror or 'no answer'}"
+                reason = os.strerror(error.errno) if error.errno else "no answer"
+                text = f"cannot connect to port {start.port} in pod {start.pod}: {reason}"
                 raise errors.unavailable(text) from error
             try:
                 async with _beside(_send(request_iterator, writer)):
@@ -246,7 +250,7 @@ async def _read(reader: asyncio.StreamReader, start: pb.PortForwardStart) -> byt
     try:
         return await reader.read(_PIECE)
     except OSError as error:
-        text = f"the connection to port {start.port} in pod {start.pod} broke: {error.strerror}"
+        text = f"the connection to port {start.port} in pod {start.pod} broke: {error}"
         raise errors.unavailable(text) from error
 
 

@@ -88,10 +88,15 @@ class DockerRuntime:
 
     async def version(self) -> RuntimeVersion:
         """As `Runtime.version`."""
-        answer = await self._http.call("GET", "/version", seconds=_HEALTH)
+        try:
+            answer = await self._http.call("GET", "/version", seconds=_HEALTH)
+        except RuntimeFailure:
+            # It may come back as another version.
+            self._api = ""
+            raise
         self._api = _api_version(answer["ApiVersion"])
         if self._cgroup_version == 0:
-            info = await self._http.call("GET", self._path("/info"), seconds=_QUICK)
+            info = await self._http.call("GET", f"/v{self._api}/info", seconds=_QUICK)
             self._cgroup_version = int(info.get("CgroupVersion") or 1)
         return RuntimeVersion("docker", answer["Version"], self._cgroup_version)
 
@@ -304,29 +309,27 @@ class DockerRuntime:
 
     async def _call(self, work: Callable[..., T], *arguments: Any, seconds: float = _QUICK) -> T:
         """Run a function of this module with a docker-py client, in a thread, within `seconds`."""
-        if not self._api:
-            await self.version()
+        api = await self._version()
         loop = asyncio.get_running_loop()
         try:
             # The thread's own time-out ends the work; this one ends the wait for a free thread as well.
             async with asyncio.timeout(seconds + _HEALTH):
-                return await loop.run_in_executor(self._pool, self._in_thread, work, arguments, seconds)
+                return await loop.run_in_executor(self._pool, self._in_thread, api, work, arguments, seconds)
         except TimeoutError as error:
             self._api = ""
             raise lost(f"has not answered in {seconds:g} s") from error
         except RuntimeFailure as failure:
             if failure.unavailable:
-                # It may come back as another version.
                 self._api = ""
             raise
         except RuntimeError as error:
             raise lost("is not in use any more", error) from error
 
-    def _in_thread(self, work: Callable[..., T], arguments: tuple[Any, ...], seconds: float) -> T:
+    def _in_thread(self, api: str, work: Callable[..., T], arguments: tuple[Any, ...], seconds: float) -> T:
         client = getattr(self._local, "client", None)
         try:
-            if client is None or client.api_version != self._api:
-                client = APIClient(self._config.endpoint, version=self._api or None, timeout=math.ceil(seconds))
+            if client is None or client.api_version != api:
+                client = APIClient(self._config.endpoint, version=api, timeout=math.ceil(seconds))
                 # Neither proxies nor .netrc of the environment have anything to do with the engine.
                 client.trust_env = False
                 self._local.client = client
@@ -340,13 +343,13 @@ class DockerRuntime:
         except (DockerException, OSError) as error:
             raise lost("does not answer", error) from error
 
-    def _path(self, path: str) -> str:
-        return f"/v{self._api}{path}"
-
-    async def _versioned(self, path: str) -> str:
+    async def _version(self) -> str:
         if not self._api:
             await self.version()
-        return self._path(path)
+        return self._api
+
+    async def _versioned(self, path: str) -> str:
+        return f"/v{await self._version()}{path}"
 
     # Sandboxes and containers.
 
@@ -447,7 +450,8 @@ class DockerRuntime:
     async def _events(self, since: str) -> AsyncIterator[RuntimeEvent]:
         filters = {"type": ["container"], "event": ["start", "die", "destroy"], "label": [words.KIND]}
         path = await self._versioned("/events")
-        answer = await self._http.open("GET", path, {"since": since, "filters": json.dumps(filters)})
+        query = {"since": since, "filters": json.dumps(filters)}
+        answer = await self._http.open("GET", path, query, answer_seconds=_HEALTH)
         lines = json_lines(answer)
         waiting: asyncio.Future[Any] | None = None
         try:

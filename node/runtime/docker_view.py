@@ -91,6 +91,10 @@ def container(inspected: Mapping[str, Any]) -> Container | None:
         # Its start was refused: the engine calls it created, but it will never run.
         state, finished = ContainerState.EXITED, finished or created
     ended = state is ContainerState.EXITED
+    started = moment(shown.get("StartedAt", ""))
+    if ended and started and finished:
+        # The engine notes the start of what ends at once after its end.
+        started = min(started, finished)
     code = int(shown.get("ExitCode") or 0)
     return Container(
         id=inspected["Id"],
@@ -102,7 +106,7 @@ def container(inspected: Mapping[str, Any]) -> Container | None:
         image=labels.get(words.IMAGE, ""),
         image_id=inspected.get("Image", ""),
         created_at=created,
-        started_at=moment(shown.get("StartedAt", "")),
+        started_at=started,
         finished_at=finished if ended else None,
         exit_code=code if ended else None,
         reason=_reason(shown, code, bool(failed)) if ended else "",

@@ -108,9 +108,15 @@ class Engine:
         os.kill(self._pid(), number)
 
     def kill(self) -> None:
-        """End the engine without a warning, and wait for its end."""
+        """End the engine without a warning, and wait for its end and that of its containerd.
+
+        The kernel ends the containerd with it. An engine that is started while that one still dies takes it for alive,
+        and gives up after 15 s of waiting for its answer.
+        """
+        pid = int((self.folder / "exec/containerd/containerd.pid").read_text())
         self.signal(signal.SIGKILL)
         self._wait()
+        eventually(lambda: not Path(f"/proc/{pid}").exists(), _START_SECONDS)
 
     def close(self) -> None:
         """Remove all that it made. Containers first: an engine that is ended before leaves their shims behind."""
@@ -121,7 +127,7 @@ class Engine:
             self.signal(signal.SIGCONT)
             for container in self.request("GET", "/containers/json?all=1"):
                 self.request("DELETE", f"/containers/{container['Id']}?force=1&v=1")
-        if self._process is not None:
+        if self._process is not None and self._process.poll() is None:
             self.signal(signal.SIGTERM)
             self._wait()
         for line in reversed(Path("/proc/mounts").read_text().splitlines()):
@@ -139,11 +145,12 @@ class Engine:
     def _answers(self) -> bool:
         assert self._process is not None
         if self._process.poll() is not None:
+            self._process = None
             raise RuntimeError((self.folder / "log").read_text()[-2000:])
         connection = _UnixConnection(self.socket, 5)
         try:
             connection.request("GET", "/_ping")
-            return connection.getresponse().status == 200
+            return connection.getresponse().read() == b"OK"
         finally:
             connection.close()
 

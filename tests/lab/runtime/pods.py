@@ -60,9 +60,10 @@ class Pods:
 
     async def until(self, container: str, condition: Callable[[Container], bool]) -> Container:
         async with asyncio.timeout(PATIENCE):
-            while not condition(shown := await self.show(container)):
+            while True:
+                if condition(shown := await self.show(container)):
+                    return shown
                 await asyncio.sleep(0.02)
-        return shown
 
     async def says(self, script: str, **fields: Any) -> str:
         """What a script writes in a container of its own."""

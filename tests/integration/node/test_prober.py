@@ -30,10 +30,12 @@ async def prober() -> AsyncIterator[NetworkProber]:
 
 @pytest.fixture
 async def port() -> AsyncIterator[int]:
+    released = asyncio.Event()
+
     async def answer(request: web.Request) -> web.Response:
         path = request.path
         if path == "/slow":
-            await asyncio.sleep(30)
+            await released.wait()
         if path == "/moved":
             return web.Response(status=302, headers={"Location": "http://192.0.2.1/"})
         if path == "/header":
@@ -47,6 +49,7 @@ async def port() -> AsyncIterator[int]:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     yield runner.addresses[0][1]
+    released.set()
     await runner.cleanup()
 
 

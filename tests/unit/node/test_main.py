@@ -93,9 +93,9 @@ def test_no_root(
 
 
 def test_two_agents_on_one_directory(tmp_path: Path) -> None:
-    with main.only_agent(tmp_path / "data"), pytest.raises(StartupError, match="another kybern-node is running"):
-        with main.only_agent(tmp_path / "data"):
-            raise AssertionError("two agents at once")
+    taken = pytest.raises(StartupError, match="another kybern-node is running")
+    with main.only_agent(tmp_path / "data"), taken, main.only_agent(tmp_path / "data"):
+        raise AssertionError("two agents at once")
     with main.only_agent(tmp_path / "data"):
         assert (tmp_path / "data" / "agent.lock").exists()
 

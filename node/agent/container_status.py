@@ -21,7 +21,7 @@ from node.agent.stages import started
 from node.runtime.interface import Container, ContainerState
 
 # After so many seconds a failed pull is shown as waiting for the next one.
-_PULL_SHOWN = 1.0
+PULL_SHOWN = 1.0
 _PULL_REASONS = frozenset({"ErrImagePull", "RegistryUnavailable", "SignatureValidationFailed"})
 
 
@@ -102,7 +102,7 @@ def _state(
 
 
 def _failed(spec: ContainerSpec, failure: Failure, now: datetime) -> dict[str, Any]:
-    if failure.reason in _PULL_REASONS and (now - failure.at).total_seconds() >= _PULL_SHOWN:
+    if failure.reason in _PULL_REASONS and (now - failure.at).total_seconds() >= PULL_SHOWN:
         return {
             "reason": "ImagePullBackOff",
             "message": f'Back-off pulling image "{spec.image}": {failure.reason}: {failure.message}',

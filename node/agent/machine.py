@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from kybern.api.types import Container as ContainerSpec
+from node.agent.container_status import PULL_SHOWN
 from node.agent.model import (
     SANDBOX,
     VOLUMES,
@@ -272,6 +273,9 @@ def _wake(facts: PodFacts) -> datetime | None:
     moments = _Moments(facts.now, [])
     moments.add(_retry(facts))
     moments.add(deadline_of(facts))
+    for failure in facts.failures.values():
+        # From then on it is shown as waiting for its back-off.
+        moments.add(failure.at + timedelta(seconds=PULL_SHOWN))
     for spec in (*facts.pod.spec.init_containers, *facts.pod.spec.containers):
         container = facts.current(spec.name)
         if container is not None and container.state is ContainerState.EXITED:

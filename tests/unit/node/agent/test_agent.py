@@ -128,13 +128,13 @@ def test_an_agent_that_restarts_adopts_what_runs(tmp_path: Path) -> None:
 
 def test_an_agent_that_dies_in_the_middle_of_a_start_goes_on_with_it(tmp_path: Path) -> None:
     async def steps(node: Bench) -> None:
-        for moment in range(1, 40):
+        for moment in range(1, 25):
             node.start()
             node.pod(f"p{moment}", initContainers=[container("init", ["true"])])
-            await asyncio.sleep(moment * 0.01)
+            await asyncio.sleep(moment * 0.02)
             await node.stop()
         node.start()
-        names = [f"p{moment}" for moment in range(1, 40)]
+        names = [f"p{moment}" for moment in range(1, 25)]
         await node.running(*names)
         assert len(await node.containers()) == len(names)
         assert len(await node.runtime.sandboxes()) == len(names)

@@ -136,7 +136,8 @@ def test_it_looks_again_when_a_wait_is_over() -> None:
     waiting = facts(pod(), exited(code=1, backoff=40, ago=15))
     assert decide(waiting).wake_at == NOW + timedelta(seconds=25)
     failed = facts(pod(), failures={"container/main": failure(3)})
-    assert decide(failed).wake_at == NOW + timedelta(seconds=3)
+    assert decide(failed).wake_at == NOW + timedelta(seconds=1)
+    assert decide(replace(failed, now=NOW + timedelta(seconds=2))).wake_at == NOW + timedelta(seconds=3)
     assert decide(facts(pod(), running())).wake_at is None
 
 

@@ -25,10 +25,11 @@ NODE_PORT = 30080
 DNS_NAME = "hello.default.svc.cluster.local"
 # What the pods of examples/hello.yaml answer.
 _ANSWER = re.compile(r"hello \S+ from (?P<pod>\S+) on (?P<node>\S+)")
+# (`timeout`, not wget's -T: in Debian 12's busybox-static that one ends in a segmentation fault.)
 _ASK = f"""\
 n=0
 while [ $n -lt {QUESTIONS} ]; do
-  wget -q -T 5 -O - http://{DNS_NAME}/ || echo failed
+  timeout 5 wget -q -O - http://{DNS_NAME}/ || echo failed
   n=$((n+1))
 done
 """

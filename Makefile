@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt \
        PIP_BUILD_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip
 # A line per package, so that one sees that it goes on.
-SHORT := sed -unE 's/^ *((Collecting|Building|Installing|ERROR|error|WARNING).*)/    \1/p' | cut -c1-100 >&2
+SHORT := sed -unE 's/^ *((Collecting|Building|Installing|ERROR|error).*)/    \1/p' | cut -c1-100 >&2
 PROTO := $(shell find proto -name '*.proto')
 
 .PHONY: help up down test lint proto bench venv system clean

@@ -25,6 +25,7 @@ NODE_PORT = 30080
 DNS_NAME = "hello.default.svc.cluster.local"
 # What the pods of examples/hello.yaml answer.
 _ANSWER = re.compile(r"hello \S+ from (?P<pod>\S+) on (?P<node>\S+)")
+# (`timeout`, not wget's -T: in Debian 12's busybox-static that one ends in a segmentation fault.)
 _ASK = f"""\
 n=0
 while [ $n -lt {QUESTIONS} ]; do
@@ -85,7 +86,7 @@ def demo(names: Names, masters: int, nodes: int, progress: Progress) -> str:
     finally:
         kubectl("delete", "pod", asker, "--now", "--wait=false")
     with progress.step(f"asking {QUESTIONS} times by NodePort from outside"):
-        by_port = count(_ask_node_port([lab.subnet.host(n) for n in lab.file.nodes]))
+        by_port = count(ask_node_port([lab.subnet.host(n) for n in lab.file.nodes], QUESTIONS))
     pods = kubectl("get", "pods", "--selector=app=hello", "--output=jsonpath={.items[*].metadata.name}").split()
     check(by_name, by_port, pods, lab.file.nodes)
     return "\n".join((answers_table(by_name, by_port), "", times_table(progress), "", whats_next(names, lab)))
@@ -146,8 +147,9 @@ Next:
   make down"""
 
 
-def _ask_node_port(addresses: Sequence[str]) -> list[str]:
-    return [_get(addresses[n % len(addresses)], NODE_PORT) for n in range(QUESTIONS)]
+def ask_node_port(addresses: Sequence[str], questions: int) -> list[str]:
+    """Ask hello's NodePort on each address in turn; what was answered, or why not."""
+    return [_get(addresses[n % len(addresses)], NODE_PORT) for n in range(questions)]
 
 
 def _get(address: str, port: int) -> str:

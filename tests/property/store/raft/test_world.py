@@ -27,6 +27,7 @@ def test_promises_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: in
     monkeypatch.setattr(stock, "monotonicTime", lambda: world.now)
     # Small appends, so that a follower is often in the middle of catching up.
     monkeypatch.setattr(core, "_APPEND_BYTES", 60)
+    world.crashes = (0.2, 0.02)[seed % 2]
     random.seed(seed)
     world.start()
     numbers = itertools.count()
@@ -45,8 +46,8 @@ def test_promises_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: in
     assert world.acknowledged <= set(first)
     assert max(collections.Counter(first).values()) == 1
     # Not only safe: something was done all the while.
-    assert len(world.acknowledged) > 100
-    assert world.reads_answered > 100
+    assert len(world.acknowledged) > 20
+    assert world.reads_answered > 20
     for member in world.members.values():
         member.journal.close()
 
@@ -54,10 +55,13 @@ def test_promises_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: in
 def _disturb(world: World) -> None:
     rng = world.rng
     world.loss = rng.choice((0.0, 0.0, 0.1, 0.3))
-    world.blocked.clear()
-    if rng.random() < 0.3:
+    # A partition lasts for some rounds: longer than an election takes.
+    if rng.random() < 0.2:
+        world.blocked.clear()
+    if rng.random() < 0.15:
         # One member is cut off, in one direction or both.
-        victim = rng.choice(world.names)
+        leaders = [name for name, member in world.members.items() if member.raft.leads]
+        victim = rng.choice([*world.names, *leaders, *leaders])
         for other in world.names:
             if other != victim:
                 world.blocked |= set(
@@ -67,7 +71,7 @@ def _disturb(world: World) -> None:
         if name not in world.members:
             if rng.random() < 0.7:
                 world.restart(name)
-        elif rng.random() < 0.2:
+        elif rng.random() < world.crashes:
             world.crash(name)
     for member in world.members.values():
         member.disk_speed = rng.choice((0.02, 0.3, 0.9))

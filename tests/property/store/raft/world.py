@@ -66,6 +66,8 @@ class World:
     acknowledged: set[bytes] = field(default_factory=set)
     blocked: set[tuple[str, str]] = field(default_factory=set)
     loss: float = 0.0
+    # How likely each member crashes in a round.
+    crashes: float = 0.0
     _queue: list[tuple[float, int, str, str, Message]] = field(default_factory=list)
     _order: itertools.count[int] = field(default_factory=itertools.count)
     reads_answered: int = 0

@@ -89,13 +89,21 @@ class StockRig:
 class HardenedRig:
     """The hardened class on a journal in a directory; the disk works when the script says so, or at once."""
 
-    def __init__(self, time: Time, directory: Path, *, disk: bool = True, peers: tuple[str, ...] = PEERS) -> None:
+    def __init__(
+        self,
+        time: Time,
+        directory: Path,
+        *,
+        disk: bool = True,
+        peers: tuple[str, ...] = PEERS,
+        vote: Vote | None = None,
+    ) -> None:
         self.time = time
         self.out: list[tuple[str, Dict]] = []
         self.applied: list[tuple[int, bytes]] = []
         self.groups: list[bytes] = []
         self.leadership: list[bool] = []
-        self.votes: list[Vote] = [Vote()]
+        self.votes: list[Vote] = [vote or Vote()]
         self.vote_error: OSError | None = None
         self.takes = True
         self.disk = disk

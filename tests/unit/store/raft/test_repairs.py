@@ -271,6 +271,18 @@ def test_a_leader_that_one_follower_answers_stays(rig: HardenedRig) -> None:
     assert rig.raft._isLeader()
 
 
+def test_only_answers_to_later_appends_confirm_a_leader(rig: HardenedRig) -> None:
+    term = elect(rig)
+    rig.deliver("b", acknowledge(term, 3, sequence=rig.hardened.append_sequence))
+    asked = rig.hardened.append_sequence
+    assert not rig.hardened.confirmed_since(asked)
+    rig.hardened.heartbeat()
+    rig.deliver("b", acknowledge(term, 3, sequence=asked))
+    assert not rig.hardened.confirmed_since(asked)
+    rig.deliver("b", acknowledge(term, 0, sequence=rig.hardened.append_sequence, success=False))
+    assert rig.hardened.confirmed_since(asked)
+
+
 def test_leadership_is_told_when_it_changes(rig: HardenedRig) -> None:
     elect(rig)
     pass_time(rig.time, rig, 5.0)
@@ -414,8 +426,11 @@ def test_term_and_vote_survive(time: Time, tmp_path: Path) -> None:
     first.deliver("c", {"type": "request_vote", "term": 6, "last_log_index": 9, "last_log_term": 5})
     first.deliver("b", append(6, (1, 0), [(2, 6)], commit=2))
     first.journal.close()
-    second = HardenedRig(time, tmp_path)
+    second = HardenedRig(time, tmp_path, vote=first.votes[-1])
     assert second.log() == [(1, 0), (2, 6)]
+    assert second.hardened.term == 6
+    second.deliver("b", {"type": "request_vote", "term": 6, "last_log_index": 9, "last_log_term": 6})
+    assert second.replies("b", "response_vote") == []
     second.journal.close()
 
 

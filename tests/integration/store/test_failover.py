@@ -135,7 +135,7 @@ async def test_nobody_there_is_unavailable(certificates: Certificates) -> None:
 def test_a_certificate_that_is_not_there_is_said_at_once(certificates: Certificates) -> None:
     tls = certificates.master()
     tls.key.unlink()
-    with pytest.raises(StartupError, match="m1.key"):
+    with pytest.raises(StartupError, match=r"m1\.key"):
         EtcdClient(["127.0.0.1:1"], tls)
 
 

@@ -62,8 +62,8 @@ class Leading:
                 informers,
                 self._cluster,
                 self._clock,
-                Random(),
-                leadership.fence,  # noqa: S311 - jitter
+                Random(),  # noqa: S311 - jitter
+                leadership.fence,
             )
 
         async with asyncio.TaskGroup() as tasks:

@@ -1,8 +1,8 @@
 """The API over gRPC, from whichever of the masters answers.
 
-Calls go round all masters that are connected. A master that dies or hangs is noticed by unanswered pings within about
-two seconds; reads are then sent to another one, writes fail with a transient error, because nobody knows whether they
-had their effect, and whoever sends them again reaches another master. Watches end with a transient error likewise.
+Calls go round all masters that are connected. A master that hangs is noticed by unanswered pings within two and a half
+seconds; reads are then sent to another one, writes fail with a transient error, because nobody knows whether they had
+their effect, and whoever sends them again reaches another master. Watches end with a transient error likewise.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Pings of the client: a stopped master's kernel still acknowledges, so a second without an answer means that it hangs.
+# Pings of the client: a stopped master's kernel still acknowledges, so a ping without an answer means that it hangs.
 _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.keepalive_time_ms", 1_000),
-    ("grpc.keepalive_timeout_ms", 1_000),
-    ("grpc.http2.min_time_between_pings_ms", 500),
+    ("grpc.keepalive_timeout_ms", 1_500),
+    ("grpc.http2.ping_timeout_ms", 1_500),
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
 ]
 # Seconds for a single call, and for finding a master that answers.
@@ -80,14 +80,12 @@ class _Master:
         # Loop time until which others are preferred.
         self.cool_until = 0.0
 
-    @property
-    def connected(self) -> bool:
-        """Whether there is a connection now; asks for one if there is none."""
-        return self.channel.get_state(try_to_connect=True) is grpc.ChannelConnectivity.READY
+    def state(self) -> grpc.ChannelConnectivity:
+        """How the connection is now; asks for one if there is none."""
+        return self.channel.get_state(try_to_connect=True)
 
-    async def changed(self) -> None:
-        """Wait until the connection's state is another."""
-        await self.channel.wait_for_state_change(self.channel.get_state(try_to_connect=True))
+
+_States = Sequence[tuple[_Master, grpc.ChannelConnectivity]]
 
 
 class _Masters:
@@ -115,26 +113,20 @@ class _Masters:
             self._masters = [_Master(a, self._tls) for a in self._addresses]
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT):
-                while (found := self._next()) is None:
-                    await self._any_change()
+                while True:
+                    # Read once: a change between two readings would be waited for in vain.
+                    states = [(m, m.state()) for m in self._masters]
+                    if (found := self._next(states)) is not None:
+                        return found
+                    await _any_change(states)
         except TimeoutError:
             raise errors.unavailable(f"no API server can be reached ({', '.join(self._addresses)})") from None
-        return found
 
-    def _next(self) -> _Master | None:
+    def _next(self, states: _States) -> _Master | None:
         now = asyncio.get_running_loop().time()
-        connected = [m for m in self._masters if m.connected]
+        connected = [m for m, state in states if state is grpc.ChannelConnectivity.READY]
         willing = [m for m in connected if m.cool_until <= now] or connected
         return willing[next(self._turn) % len(willing)] if willing else None
-
-    async def _any_change(self) -> None:
-        tasks = [asyncio.ensure_future(m.changed()) for m in self._masters]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     def failed(self, master: _Master) -> None:
         """A master could not answer; prefer others for a while."""
@@ -144,6 +136,17 @@ class _Masters:
         """Close the connections."""
         for master in self._masters:
             await master.channel.close()
+
+
+async def _any_change(states: _States) -> None:
+    """Wait until some connection is no longer as it was."""
+    tasks = [asyncio.ensure_future(m.channel.wait_for_state_change(state)) for m, state in states]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class GrpcClient:

@@ -16,6 +16,8 @@ from kybern.pki import Identity, identity_of_pem
 KEEPALIVE_OPTIONS: list[tuple[str, int]] = [
     ("grpc.keepalive_time_ms", 5_000),
     ("grpc.keepalive_timeout_ms", 3_000),
+    # What gRPC's core really goes by for pings; its default is a minute.
+    ("grpc.http2.ping_timeout_ms", 3_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     # A server must allow what its clients do, or it ends their connections with ENHANCE_YOUR_CALM.
@@ -51,13 +53,13 @@ def channel_credentials(tls: Tls) -> grpc.ChannelCredentials:
 
 
 def open_channel(address: str, tls: Tls, options: list[tuple[str, Any]] | None = None) -> grpc.aio.Channel:
-    """A channel to `address` with mTLS, keep-alive and quick reconnection.
+    """A channel to `address` with mTLS, keep-alive and quick reconnection; `options` win over those.
 
     Raises:
         StartupError: when a file of `tls` cannot be read.
     """
-    merged = [*KEEPALIVE_OPTIONS, *RECONNECT_OPTIONS, *(options or [])]
-    return grpc.aio.secure_channel(address, channel_credentials(tls), options=merged)
+    merged: dict[str, Any] = dict([*KEEPALIVE_OPTIONS, *RECONNECT_OPTIONS, *(options or [])])
+    return grpc.aio.secure_channel(address, channel_credentials(tls), options=list(merged.items()))
 
 
 def peer_identity(context: grpc.aio.ServicerContext[Any, Any]) -> Identity:

@@ -40,7 +40,8 @@ class LateAnswer:
         self.cancel()
         if self._beginning is None:
             self._start()
-        if self._beginning is not None and not self._beginning.done():
+        if self._beginning is not None:
+            # Also when it is done: that is where a lost client shows.
             await asyncio.shield(self._beginning)
 
     async def write(self, data: bytes) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
@@ -11,6 +10,7 @@ from aiohttp import web
 from kybern.api import errors
 from kybern.api.errors import StatusError
 from kybern.api.resources import Resource
+from kybern.clock import Clock
 from master.apiserver.interface import ANONYMOUS, SYSTEM_MASTERS, Handlers, Target, User
 from master.rest import options, paths
 from master.rest.answers import respond_error
@@ -44,6 +44,7 @@ class Router:
         streams: Mapping[str, Answer],
         sessions: Sessions,
         ready: Callable[[], bool],
+        clock: Clock,
     ) -> None:
         self._handlers = handlers
         self._identifier = identifier
@@ -53,11 +54,12 @@ class Router:
         self._streams = streams
         self._sessions = sessions
         self._ready = ready
+        self._clock = clock
         self._metrics = Metrics()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request, whatever happens."""
-        started = time.perf_counter()
+        started = self._clock.monotonic()
         seen = _Seen()
         try:
             response = await self._dispatch(request, seen)
@@ -74,7 +76,7 @@ class Router:
             if request.writer.output_size > 0:
                 raise ConnectionResetError("the answer had begun already") from None
             response = respond_error(errors.internal("the request could not be handled; the server's log says why"))
-        seconds = None if seen.lasting else time.perf_counter() - started
+        seconds = None if seen.lasting else self._clock.monotonic() - started
         self._metrics.observe(seen.verb, seen.resource, response.status, seconds)
         return response
 

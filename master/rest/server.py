@@ -61,6 +61,7 @@ class RestServer:
             streams,
             self._sessions,
             ready,
+            clock,
         )
         self._handle = router.handle
         self._http: HttpServer | None = None

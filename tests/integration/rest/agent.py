@@ -91,6 +91,9 @@ class FakeAgent(node_agent_pb2_grpc.NodeAgentServicer):
             if request.data.endswith(b"quit\n"):
                 return
 
+    async def Stats(self, request: pb.StatsRequest, context: Any) -> pb.StatsResponse:  # noqa: N802
+        return pb.StatsResponse()
+
 
 async def start_agent(agent: FakeAgent, address: str, tls: Tls) -> RpcServer:
     """A started server of the agent."""

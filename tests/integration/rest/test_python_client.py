@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from kubernetes import client, config, dynamic, watch
-from kubernetes.stream import portforward, stream
 
 from kybern.api.resources import CONFIG_MAPS, PODS
 from tests.integration.rest.agent import FakeAgent
 from tests.integration.rest.double import DoubleHandlers
 from tests.integration.rest.serving import Served
+
+# Its types describe what it was generated from, not what it takes.
+client: Any = importlib.import_module("kubernetes.client")
+config: Any = importlib.import_module("kubernetes.config")
+dynamic: Any = importlib.import_module("kubernetes.dynamic")
+streams: Any = importlib.import_module("kubernetes.stream")
+watch: Any = importlib.import_module("kubernetes.watch")
 
 
 @pytest.fixture
@@ -81,7 +87,7 @@ async def test_streams(handlers: DoubleHandlers, agent: FakeAgent, api: Any) -> 
     core = client.CoreV1Api(api)
 
     def shell(*command: str, stdin: str = "") -> tuple[str, int]:
-        socket = stream(
+        socket = streams.stream(
             core.connect_get_namespaced_pod_exec, "p", "default", command=list(command), stdout=True, stderr=True,
             stdin=bool(stdin), tty=False, _preload_content=False,
         )  # fmt: skip
@@ -102,7 +108,7 @@ async def test_streams(handlers: DoubleHandlers, agent: FakeAgent, api: Any) -> 
         return out, code
 
     def forward() -> bytes:
-        ports = portforward(core.connect_get_namespaced_pod_portforward, "p", "default", ports="80")
+        ports = streams.portforward(core.connect_get_namespaced_pod_portforward, "p", "default", ports="80")
         raw, socket = ports.websocket.sock, ports.socket(80)
         socket.setblocking(True)
         socket.sendall(b"quit\n")

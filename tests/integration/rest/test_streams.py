@@ -184,7 +184,8 @@ async def test_stopping_ends_shells(agent: FakeAgent, served: Served) -> None:
             await reached(agent)
             stopping = asyncio.create_task(served.server.stop())
             async with asyncio.timeout(10):
-                assert (await socket.receive()).type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
+                assert (await socket.receive()).data == b"\x01"
+                assert (await socket.receive()).type is aiohttp.WSMsgType.CLOSE
                 await stopping
                 await agent.ended.wait()
 

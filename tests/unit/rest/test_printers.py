@@ -45,8 +45,8 @@ def container(name: str = "c", *, ready: bool = False, restarts: int = 0, **stat
     return {"name": name, "ready": ready, "restartCount": restarts, "state": state, "image": "i", "imageID": ""}
 
 
-RUNNING = {"running": {"startedAt": "2026-01-09T00:00:00Z"}}
-DONE = {"terminated": {"exitCode": 0, "reason": "Completed"}}
+RUNNING: Any = {"running": {"startedAt": "2026-01-09T00:00:00Z"}}
+DONE: Any = {"terminated": {"exitCode": 0, "reason": "Completed"}}
 TWO = {"containers": [{"name": "c"}, {"name": "d"}]}
 INITS = {"containers": [{"name": "c"}], "initContainers": [{"name": "a"}, {"name": "b"}]}
 SIDECAR = {"containers": [{"name": "c"}], "initContainers": [{"name": "s", "restartPolicy": "Always"}]}

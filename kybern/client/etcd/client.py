@@ -21,10 +21,10 @@ from kybern.client.etcd.endpoints import Endpoint, EndpointFailed, Endpoints
 from kybern.client.etcd.errors import (
     COMPACTED_TEXT,
     LEASE_EXISTS_TEXT,
-    NO_LEADER_TEXT,
     REQUIRE_LEADER,
     details,
     elsewhere,
+    surely_not_done,
     to_caller,
 )
 from kybern.client.etcd.messages import range_result, txn_request, txn_result
@@ -223,8 +223,7 @@ class EtcdClient:
             except grpc.aio.AioRpcError as error:
                 if not elsewhere(error.code()):
                     raise to_caller(error.code(), details(error)) from error
-                # etcd looks for a leader before it does anything.
-                trouble, sent = f"{endpoint.address}: {details(error)}", details(error) != NO_LEADER_TEXT
+                trouble, sent = f"{endpoint.address}: {details(error)}", not surely_not_done(details(error))
             self._endpoints.next(endpoint)
             if sent and not repeatable:
                 raise StoreUnavailable(f"the outcome is not known: {trouble}")

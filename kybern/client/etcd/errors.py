@@ -26,6 +26,9 @@ NO_LEADER_TEXT = "etcdserver: no leader"
 OUTCOME_FORGOTTEN_TEXT = "the outcome of this call is no longer kept"
 LEASE_EXISTS_TEXT = "etcdserver: lease already exists"
 
+# gRPC's own text for a call that found no connection to be sent on.
+_NOT_CONNECTED_TEXT = "failed to connect to all addresses"
+
 # Asks a member that has lost its leader to say so instead of waiting.
 REQUIRE_LEADER = (("hasleader", "true"),)
 
@@ -45,6 +48,12 @@ def to_caller(code: grpc.StatusCode, text: str) -> StoreUnavailable | StoreRefus
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED or elsewhere(code) or OUTCOME_FORGOTTEN_TEXT in text:
         return StoreUnavailable(text)
     return StoreRefused(text)
+
+
+def surely_not_done(text: str) -> bool:
+    """Whether a call that failed with this text can have had no effect: unsent, or refused before anything else."""
+    # etcd looks for a leader before it does anything.
+    return text == NO_LEADER_TEXT or text.startswith(_NOT_CONNECTED_TEXT)
 
 
 def details(error: grpc.aio.AioRpcError) -> str:

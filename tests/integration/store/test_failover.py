@@ -209,8 +209,10 @@ async def test_on_a_real_etcd_only_what_was_not_sent_is_tried_again(etcd: Endpoi
             await claim(client, b"k/2")
         # Reads have no effect to fear, and the other way is in use by now.
         assert (await client.range(b"k/1")).count == 1
-        await second.cut()
+        await client.close()
         first.resume()
+        await second.cut()
         # Nobody listens there: nothing can have been sent.
+        client = EtcdClient([second.address, first.address], etcd.tls)
         assert await claim(client, b"k/3")
         await client.close()

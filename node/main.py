@@ -8,7 +8,7 @@ import contextlib
 import fcntl
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,8 @@ from kybern.config.loading import load
 from kybern.config.models import DockerRuntime as DockerConfig
 from kybern.config.models import NodeConfig
 from kybern.daemon import StartupError
-from kybern.key import Key
 from node.agent.agent import Agent
+from node.agent.gate import NetworkGate
 from node.agent.unwired import UnwiredPodNetwork
 from node.network.interface import PodNetwork
 from node.network.main import NetworkStack
@@ -106,7 +106,7 @@ async def serve(config: NodeConfig, process: daemon.Daemon) -> None:
         async with network_of(config, client, clock, informers) as network:
             node = _Node(
                 config,
-                Agent(config, client, clock, runtime, network.pods, informers, network_problem=network.problem),
+                Agent(config, client, clock, runtime, network.pods, informers, gate=network.gate),
                 network,
                 informers,
             )
@@ -130,22 +130,20 @@ def runtime_of(config: NodeConfig, clock: Clock) -> Runtime:
 
 
 class Network:
-    """The pod network with all that belongs to it, or the one that wires nothing."""
+    """The pod network with all that belongs to it, or the one that wires nothing; opens the gate when it is ready."""
 
-    def __init__(self, pods: PodNetwork, stack: NetworkStack | None = None) -> None:
+    def __init__(
+        self, pods: PodNetwork, ready: Callable[[], Awaitable[None]], stack: NetworkStack | None = None
+    ) -> None:
         self.pods = pods
+        self.gate = NetworkGate(ready=False)
+        self._ready = ready
         self._stack = stack
-        self._ready = stack is None
-
-    def problem(self) -> str:
-        """Why pods cannot be wired; empty when they can."""
-        return "" if self._ready else "the pod network is not ready yet"
 
     async def ready(self) -> None:
         """Wait until pods can be wired and services are routed."""
-        if self._stack is not None:
-            await self._stack.ready()
-        self._ready = True
+        await self._ready()
+        self.gate.open()
 
     async def run(self) -> None:
         """Run it until cancelled."""
@@ -157,17 +155,12 @@ class Network:
 async def network_of(config: NodeConfig, client: Client, clock: Clock, informers: Informers) -> AsyncIterator[Network]:
     """The network that the configuration asks for."""
     if not config.network:
-        nodes = informers.of(kinds.NODES)
-
-        def pod_range() -> str:
-            node = nodes.get(Key("", config.name))
-            return node.spec.pod_cidr if node is not None else ""
-
-        yield Network(UnwiredPodNetwork(pod_range))
+        unwired = UnwiredPodNetwork(config.name, informers.of(kinds.NODES))
+        yield Network(unwired, unwired.ready)
         return
     stack = NetworkStack(config, client, clock, informers)
     try:
-        yield Network(stack.pod_network, stack)
+        yield Network(stack.pod_network, stack.ready, stack)
     finally:
         await stack.close()
 

@@ -17,6 +17,7 @@ from kybern.config.models import NodeConfig
 from node.agent import host
 from node.agent.context import NodeContext
 from node.agent.environment import Environment
+from node.agent.gate import NetworkGate
 from node.agent.image_garbage import ImageGarbage, disk_usage
 from node.agent.images import ImageService
 from node.agent.lease import NodeLease
@@ -51,8 +52,8 @@ class Edges:
 class Agent:
     """Runs this node's pods. `run` goes on until cancelled, and leaves what runs running.
 
-    Informers are the caller's: it runs them, after this was made. `network_problem` says why pods cannot be wired now;
-    empty when they can.
+    Informers are the caller's: it runs them, after this was made. `gate` tells whether pods
+    can be wired by now.
     """
 
     def __init__(
@@ -64,12 +65,12 @@ class Agent:
         network: PodNetwork,
         informers: Informers,
         *,
-        network_problem: Callable[[], str] = lambda: "",
+        gate: NetworkGate | None = None,
         edges: Edges | None = None,
     ) -> None:
         edges = edges or Edges()
         self._runtime = runtime
-        self._network_problem = network_problem
+        self._gate = gate or NetworkGate()
         self._version = ""
         found = host.capacity(config.data_dir)
         facts = HostFacts(config.name, config.address, found.cpu_milli, found.memory_bytes, found.storage_bytes)
@@ -87,6 +88,7 @@ class Agent:
             clock=clock,
             runtime=runtime,
             network=network,
+            gate=self._gate,
             observer=Observer(runtime, network),
             volumes=VolumeManager(
                 config.data_dir, sources, facts, clock, edges.mounter or LinuxMounter(), edges.blocking
@@ -139,7 +141,7 @@ class Agent:
 
     def _health(self) -> Health:
         problem = self._runtime_problem
-        return Health("" if not problem else f"container runtime: {problem}", self._network_problem())
+        return Health("" if not problem else f"container runtime: {problem}", self._gate.problem)
 
     _runtime_problem = "it has not answered yet"
 

@@ -50,7 +50,7 @@ def container_status(
         "ready": _ready(facts, spec, latest, init=init) and (running or init),
         "started": running and started(facts, latest),
     }
-    if latest is not None:
+    if latest is not None and latest.state is not ContainerState.CREATED:
         status["containerID"] = f"{facts.runtime_name}://{latest.id}"
         if latest.image:
             status["image"] = latest.image

@@ -12,6 +12,7 @@ from kybern.client.informer import Informer
 from kybern.clock import Clock
 from kybern.config.models import NodeConfig
 from node.agent.environment import Environment
+from node.agent.gate import NetworkGate
 from node.agent.images import ImageService
 from node.agent.observer import Observer
 from node.agent.prober import NetworkProber
@@ -31,6 +32,7 @@ class NodeContext:
     clock: Clock
     runtime: Runtime
     network: PodNetwork
+    gate: NetworkGate
     observer: Observer
     volumes: VolumeManager
     images: ImageService

@@ -19,6 +19,7 @@ from node.agent.context import NodeContext
 from node.agent.environment import service_variables
 from node.agent.failures import ActionError
 from node.agent.model import (
+    SANDBOX,
     Action,
     AttachNetwork,
     RemoveContainer,
@@ -94,6 +95,9 @@ class PodOperator:
     async def _run_sandbox(self, attempt: int) -> None:
         pod = self._pod()
         hostname = resolv.hostname_of(pod, self._node.config.name)
+        if not pod.spec.host_network:
+            with self._may_be_given_up(SANDBOX):
+                await self._node.gate.passed()
         async with self._node.starts:
             sandbox = await self._node.runtime.run_sandbox(sandbox_config(pod, attempt, hostname))
             await self._attach(sandbox)

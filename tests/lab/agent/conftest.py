@@ -18,7 +18,7 @@ from kybern.clock import SystemClock
 from kybern.config.models import DockerRuntime as DockerConfig
 from kybern.config.models import NodeConfig, Tls
 from node.agent.agent import Agent
-from node.agent.unwired import UnwiredPodNetwork
+from node.network.interface import FakePodNetwork
 from node.runtime.docker import DockerRuntime
 from tests.lab.engine import Engine, engine
 
@@ -54,7 +54,7 @@ class Node:
         )
         self.runtime: DockerRuntime | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._network = UnwiredPodNetwork(lambda: "10.244.77.0/24")
+        self._network = FakePodNetwork("10.244.77.0/24")
 
     def start(self) -> DockerRuntime:
         informers = Informers(self.client)

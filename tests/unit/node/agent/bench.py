@@ -18,6 +18,7 @@ from kybern.clock import LoopClock, run_virtual
 from kybern.config.models import Cluster, NodeConfig, Tls
 from kybern.config.models import FakeRuntime as FakeRuntimeConfig
 from node.agent.agent import Agent, Edges
+from node.agent.gate import NetworkGate
 from node.agent.probes import Answer
 from node.network.interface import FakePodNetwork
 from node.runtime.fake import FakeRuntime
@@ -76,6 +77,7 @@ class Bench:
             cluster=Cluster(),
             **config,
         )
+        self.gate = NetworkGate()
         self.agent: Agent | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -83,7 +85,9 @@ class Bench:
         """Start an agent (again) on what there is."""
         informers = Informers(self.client)
         edges = Edges(blocking=run_inline, mounter=self.mounter, prober=self.prober)
-        self.agent = Agent(self.config, self.client, self.clock, self.runtime, self.network, informers, edges=edges)
+        self.agent = Agent(
+            self.config, self.client, self.clock, self.runtime, self.network, informers, gate=self.gate, edges=edges
+        )
         self._tasks = [asyncio.create_task(informers.run()), asyncio.create_task(self.agent.run())]
         return self.agent
 

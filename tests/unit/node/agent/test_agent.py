@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kybern.api import resources
 from kybern.api.errors import unavailable
+from node.agent.gate import NetworkGate
 from node.runtime.interface import ContainerState
 from tests.unit.node.agent.bench import Bench, container, pod, scenario
 
@@ -267,3 +268,23 @@ def test_only_so_many_pods_start_at_once(tmp_path: Path) -> None:
         await node.running(*names)
 
     scenario(tmp_path, steps, parallel_starts=3)
+
+
+def test_pods_that_come_before_the_network_wait_for_it(tmp_path: Path) -> None:
+    async def steps(node: Bench) -> None:
+        node.gate = NetworkGate(ready=False)
+        node.start()
+        node.pod("early")
+        node.pod("host", hostNetwork=True)
+        node.pod("leaves")
+        await node.running("host")
+        await node.client.delete(resources.PODS, "leaves", "default")
+        await node.until(lambda: not node.exists("leaves"), 2)
+        found = node.client.read(resources.NODES, "n1")
+        assert found is not None
+        assert {c["status"] for c in found["status"]["conditions"] if c["type"] == "NetworkUnavailable"} == {"True"}
+        node.gate.open()
+        assert await node.until(lambda: node.status("early")["phase"] == "Running") < 1
+        assert "FailedCreatePodSandBox" not in node.reasons("early")
+
+    scenario(tmp_path, steps)

@@ -13,6 +13,9 @@ import pytest
 from kybern.api import resources
 from kybern.api.errors import unavailable
 from kybern.api.types import Condition
+from kybern.client import kinds
+from kybern.client.fake import FakeClient
+from kybern.client.informer import Informer
 from kybern.clock import run_virtual
 from node.agent.host import Capacity, Pressure, os_image
 from node.agent.image_garbage import ImageGarbage, choose
@@ -234,11 +237,15 @@ def test_images_are_removed_only_when_the_disk_is_full(tmp_path: Path) -> None:
 
 def test_addresses_without_wires() -> None:
     async def main() -> None:
-        ranges = [""]
-        network = UnwiredPodNetwork(lambda: ranges[0])
+        client = FakeClient()
+        nodes = Informer(client, kinds.NODES)
+        informer = asyncio.create_task(nodes.run())
+        network = UnwiredPodNetwork("n1", nodes)
         with pytest.raises(NetworkError, match="no pod range yet"):
             await network.attach("s1", Path("/ns"))
-        ranges[0] = "10.244.3.0/29"
+        client.put(resources.NODES, {"metadata": {"name": "n2"}, "spec": {"podCIDR": "10.244.9.0/24"}})
+        client.put(resources.NODES, {"metadata": {"name": "n1"}, "spec": {"podCIDR": "10.244.3.0/29"}})
+        await network.ready()
         first = await network.attach("s1", Path("/ns"))
         assert await network.attach("s1", Path("/ns")) == first
         others = [await network.attach(f"x{n}", Path("/ns")) for n in range(4)]
@@ -248,5 +255,6 @@ def test_addresses_without_wires() -> None:
         await network.detach("s1")
         assert await network.attach("y", Path("/ns")) == first
         assert len(await network.addresses()) == 5
+        informer.cancel()
 
     run_virtual(main())

@@ -10,7 +10,7 @@ import pytest
 
 from node.agent.machine import decide
 from node.agent.model import Failure, PodFacts, ProbeState
-from tests.unit.node.agent.facts import NOW, SANDBOX, container, exited, facts, pod, running
+from tests.unit.node.agent.facts import NOW, SANDBOX, container, created, exited, facts, pod, running
 
 DELETED = {"deletionTimestamp": "2026-01-01T12:00:00Z", "deletionGracePeriodSeconds": 7}
 
@@ -35,6 +35,8 @@ DEAD = replace(SANDBOX, ready=False)
     [
         (facts(pod(), sandboxes=()), "Pending"),
         (facts(pod()), "Pending"),
+        (facts(pod(), created()), "Pending"),
+        (facts(pod(status=decide(facts(pod(), created())).status), created()), "Pending"),
         (facts(pod(), running()), "Running"),
         (facts(pod(container("a"), container("b")), running("a")), "Pending"),
         (facts(pod(), exited(code=1, backoff=10)), "Running"),

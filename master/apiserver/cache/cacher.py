@@ -76,7 +76,9 @@ class Cacher:
         Raises:
             StatusError: 503 when the store does not answer, or its watch does not follow.
         """
-        await self.reached(await self._storage.revision())
+        revision = await self._storage.revision()
+        if not await self._wait_for(revision):
+            raise errors.unavailable(f"the watch cache is at revision {self.revision}, behind the store's {revision}")
 
     async def reached(self, revision: int) -> None:
         """Wait until the cache has seen every change up to a revision.
@@ -84,8 +86,12 @@ class Cacher:
         Raises:
             StatusError: 504 when that takes too long; the client may have made the revision up.
         """
+        if not await self._wait_for(revision):
+            raise _too_large(revision, self.revision)
+
+    async def _wait_for(self, revision: int) -> bool:
         if self.revision >= revision:
-            return
+            return True
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiters, (revision, next(self._numbers), future))
         self._nudge.set()
@@ -93,7 +99,8 @@ class Cacher:
             async with asyncio.timeout(FRESH_TIMEOUT):
                 await future
         except TimeoutError:
-            raise _too_large(revision, self.revision) from None
+            return False
+        return True
 
     def _advance(self, revision: int) -> None:
         self.revision = max(self.revision, revision)

@@ -34,6 +34,8 @@ T = TypeVar("T", bound=Object)
 # Longest wait for a cache to see the controller's own writes; after that the cache is believed to be as good as it gets
 # (an object that was written may lie outside of what the informer watches).
 CACHE_WAIT = 5.0
+# Shortest wait that `reconcile` may ask for: a rest that only rounding leaves would be asked for again and again.
+SHORTEST = 0.01
 
 
 @dataclass
@@ -148,7 +150,7 @@ class Controller(ABC):
             else:
                 self.queue.forget(key)
                 if again is not None:
-                    self.queue.add_after(key, again)
+                    self.queue.add_after(key, max(again, SHORTEST) if again > 0 else 0.0)
             finally:
                 self.queue.done(key)
 

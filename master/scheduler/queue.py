@@ -98,7 +98,8 @@ class SchedulingQueue:
             if (info := self.take()) is not None:
                 return info
             self._wake.clear()
-            timeout = max(self._waiting[0][0] - self._clock.monotonic(), 0.0) if self._waiting else None
+            # Not shorter than a timer can tell: what rounding leaves would be waited for again and again.
+            timeout = max(self._waiting[0][0] - self._clock.monotonic(), 0.001) if self._waiting else None
             try:
                 async with asyncio.timeout(timeout):
                     await self._wake.wait()

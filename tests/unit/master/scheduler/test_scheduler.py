@@ -8,12 +8,17 @@ import random
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
+
 from kybern.api import resources
 from kybern.api.errors import conflict, unavailable
 from kybern.client.controller import ControllerContext
 from kybern.client.fake import FakeClient
 from kybern.client.informer import Informers
 from kybern.clock import LoopClock, run_virtual
+from master.scheduler.main import run_scheduler
+from master.scheduler.pods import PodInfo
+from master.scheduler.profile import Refusal
 from master.scheduler.scheduler import Scheduler
 from tests.unit.master.scheduler.objects import NAMESPACE, node_document, pod_document
 
@@ -205,5 +210,35 @@ def test_pods_deleted_before_their_turn_leave_nothing() -> None:
             await asyncio.sleep(1)
             assert len(cluster.scheduler.queue) == 0
             assert len(cluster.scheduler.snapshot) == 0
+
+    run_virtual(main())
+
+
+def test_a_scheduler_that_fails_is_started_again_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Scheduler.decide
+    tries = 0
+
+    def failing(self: Scheduler, info: PodInfo) -> tuple[PodInfo, str | Refusal]:
+        nonlocal tries
+        tries += 1
+        if tries == 2:
+            raise RuntimeError("a fault that nobody expected")
+        return original(self, info)
+
+    async def main() -> None:
+        cluster = Cluster()
+        cluster.node("n1", cpu="4")
+        monkeypatch.setattr(Scheduler, "decide", failing)
+        context = ControllerContext(
+            cluster.client, Informers(cluster.client), clock=cluster.clock, rng=random.Random(1)
+        )
+        tasks = [asyncio.create_task(run_scheduler(context)), asyncio.create_task(context.informers.run())]
+        for number in range(6):
+            await cluster.pod(f"p{number}", requests={"cpu": "1"})
+        await asyncio.sleep(30)
+        assert sorted(cluster.where(f"p{n}") for n in range(6)) == ["", "", "n1", "n1", "n1", "n1"]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     run_virtual(main())

@@ -25,7 +25,13 @@ PACKAGES: dict[str, dict[str, str]] = {
         "tail": "coreutils",
     },
     # With its provider, without which it does not check the providers' settings.
-    "test": {"etcdctl": "etcd-client", "systemd-analyze": "systemd", "vagrant": "vagrant vagrant-libvirt"},
+    "test": {
+        "etcd": "etcd-server",
+        "etcdctl": "etcd-client",
+        "dig": "bind9-dnsutils",
+        "systemd-analyze": "systemd",
+        "vagrant": "vagrant vagrant-libvirt",
+    },
 }
 ADMIN_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 # Read by Debian's invoke-rc.d and deb-systemd-invoke before they start what was just installed.

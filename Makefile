@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt \
        PIP_BUILD_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip
 # A line per package, so that one sees that it goes on.
-SHORT := sed -unE 's/^ *((Collecting|Building|Installing|ERROR|error).*)/    \1/p' | cut -c1-100 >&2
+SHORT := sed -unE 's/^ *((Collecting|Building|Installing|ERROR|error).{0,80}).*/    \1/p' >&2
 PROTO := $(shell find proto -name '*.proto')
 
 .PHONY: help up down test lint proto bench venv system clean
@@ -29,7 +29,8 @@ system:
 $(VENV)/.run: pyproject.toml constraints.txt hatch_build.py $(PROTO)
 	@echo "... virtual environment ($(VENV))" >&2
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@set -o pipefail; $(PIP) install --editable . 2>&1 | $(SHORT)
+	@set -e -o pipefail; began=$$SECONDS; $(PIP) install --editable . 2>&1 | $(SHORT); \
+	echo "✓ virtual environment ($$((SECONDS - began)) s)" >&2
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run

@@ -13,7 +13,7 @@ die() { echo "uninstall.sh: $*" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || die "needs root: run it with sudo"
 case ${1-} in '' | --purge) ;; *) die "unknown option $1: there is --purge" ;; esac
 
-if command -v systemctl >/dev/null; then
+if [ -d /run/systemd/system ]; then
   for daemon in node master store; do
     systemctl disable --now "kybern-$daemon.service" 2>/dev/null || true
   done
@@ -28,7 +28,8 @@ done
 for command in kybern kybern-store kybern-master kybern-node; do
   [ ! -L "$COMMANDS/$command" ] || rm -f "$COMMANDS/$command"
 done
-! command -v systemctl >/dev/null || systemctl daemon-reload || true
+# systemd does not run in images and containers.
+[ ! -d /run/systemd/system ] || systemctl daemon-reload
 rm -rf "$PREFIX"
 if [ "${1-}" = --purge ]; then
   rm -rf /etc/kybern /var/lib/kybern

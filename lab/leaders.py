@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from rich.console import Console
+
 from kybern.cli import asking
+from kybern.cli.status import shown
 from kybern.config.models import Tls
 from lab.errors import LabError
 from lab.provision import admin_files
@@ -15,7 +18,12 @@ LEADER = "leader:"
 
 def leaders(lab: Lab) -> dict[str, str]:
     """The leading hosts by daemon, of those that have one."""
-    return asyncio.run(_leaders(lab))
+
+    async def ask() -> dict[str, str]:
+        async with shown("asking who leads", Console(stderr=True)):
+            return await _leaders(lab)
+
+    return asyncio.run(ask())
 
 
 def find_leader(lab: Lab, daemon: str) -> str:

@@ -70,7 +70,7 @@ async def kubectl(tmp_path: Path) -> AsyncIterator[Kubectl]:
     """kubectl against a server of its own."""
     program = find_kubectl()
     if program is None:
-        pytest.skip("no kubectl: set KYBERN_KUBECTL, or run `make up` once")
+        pytest.fail("no kubectl: set KYBERN_KUBECTL, or run `python -m lab.kubectl`, as `make test` does")
     server = SmallServer()
     async with server.serve() as address:
         yield Kubectl(program, server, address, tmp_path)

@@ -22,6 +22,9 @@ from master.rest.answers import respond
 from master.rest.negotiation import accepted, wants_aggregated
 from master.rest.paths import GroupPath
 
+# openapi.v2.Document (gnostic's OpenAPIv2.proto): swagger = "2.0", info = {title: "Kybern", version: "v1"}.
+_OPENAPI_V2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+_EMPTY_V2 = b"\x0a\x032.0\x12\x0c\x0a\x06Kybern\x12\x02v1"
 _YEAR = 365 * 24 * 3600
 
 
@@ -84,6 +87,15 @@ class ApiDocuments:
             headers["Cache-Control"] = "public, immutable"
             headers["Expires"] = formatdate(expires, usegmt=True)
         return self._respond(request, kept, headers)
+
+    def openapi_v2(self) -> web.Response:
+        """`/openapi/v2`: a document without paths.
+
+        Everything is in version 3. But kubectl asks here for kinds that it does not find there, and takes a 404 for a
+        broken server; with this it says "no matches for kind" as on any cluster.
+        """
+        headers = {"Content-Type": _OPENAPI_V2, "Cache-Control": "no-cache, private"}
+        return web.Response(body=_EMPTY_V2, headers=headers)
 
     def _hashes(self) -> dict[str, str]:
         index = self._keep(("openapi",), openapi.index)

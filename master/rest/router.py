@@ -131,6 +131,9 @@ class Router:
         if path == "/openapi/v3" or path.startswith("/openapi/v3/"):
             _only_get(request)
             return self._documents.openapi(request, path.removeprefix("/openapi/v3").strip("/"))
+        if path == "/openapi/v2":
+            _only_get(request)
+            return self._documents.openapi_v2()
         if path == "/metrics":
             if _READERS_OF_METRICS.isdisjoint(user.groups):
                 raise errors.forbidden("", "", "", f'User "{user.name}" cannot get path "/metrics"')

@@ -37,7 +37,6 @@ def config_map(name: str, **data: str) -> dict[str, Any]:
         ("GET", "/api/v1/things", {}, 404, "NotFound"),
         ("GET", "/apis/apps/v9/deployments", {}, 404, "NotFound"),
         ("GET", "/apis/nobody", {}, 404, "NotFound"),
-        ("GET", "/openapi/v2", {}, 404, "NotFound"),
         ("GET", "/openapi/v3/apis/nobody/v1", {}, 404, "NotFound"),
         ("GET", f"{MAPS}/none", {}, 404, "NotFound"),
         ("GET", f"{MAPS}/none/scale", {}, 404, "NotFound"),

@@ -158,3 +158,10 @@ async def test_a_watch_through_the_door(cluster: Cluster) -> None:
         await process.communicate()
     assert rows[:2] == [["EVENT", "NAME", "DATA"], ["ADDED", "first", "0"]]
     assert rows[2:] == [["ADDED", "m", "1"], ["MODIFIED", "m", "2"], ["DELETED", "m", "2"]]
+
+
+async def test_a_kind_that_nobody_serves(cluster: Cluster) -> None:
+    manifest = json.dumps({"apiVersion": "example.com/v1", "kind": "Nothing", "metadata": {"name": "x"}})
+    result = await cluster.kubectl.run("apply", "-f", "-", stdin=manifest)
+    assert result.code == 1
+    assert 'no matches for kind "Nothing" in version "example.com/v1"' in result.err

@@ -14,9 +14,11 @@ NO_BOUND = b"\0"
 class Record(msgspec.Struct, eq=False, gc=False):
     """A key after one change. Never altered, but that compaction cuts `previous`.
 
+    Without `gc`: a record is never part of a cycle, and a collector that looks at half a million of them stops the
+    process for longer than anything else does.
+
     `version` is 0 for a deletion (then `create` and `lease` are 0 and `value` is empty). `previous` is what the key was
-    before: None when it was never there, or when compaction has forgotten it. The collector of cycles does not see
-    records, which form none: a million of them would be looked through again and again.
+    before: None when it was never there, or when compaction has forgotten it.
     """
 
     key: bytes

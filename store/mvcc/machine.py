@@ -35,6 +35,7 @@ from store.mvcc.outcomes import (
 )
 from store.mvcc.ranges import read_range
 from store.mvcc.sessions import SessionTable
+from store.mvcc.swap import swap
 from store.mvcc.txn import Transaction, check_delete, check_put, check_txn
 from store.raft.interface import Applied
 
@@ -87,6 +88,9 @@ class StoreMachine:
         except DecodeError:
             return UNKNOWN_COMMAND
         match message.WhichOneof("command"):
+            case "calls":
+                calls = message.calls
+                return self._calls(calls.client, calls.answered_below, [(call.id, call.txn) for call in calls.calls])
             case "batch":
                 return self._batch(message.batch)
             case "txn":
@@ -126,10 +130,13 @@ class StoreMachine:
     def _batch(self, batch: store_pipe_pb2.StoreBatch) -> Outcome:
         if len(batch.ids) != len(batch.txns):
             return UNKNOWN_COMMAND
-        session = self.sessions.enter(batch.client)
-        session.forget_below(batch.answered_below)
+        return self._calls(batch.client, batch.answered_below, list(zip(batch.ids, batch.txns, strict=True)))
+
+    def _calls(self, client: int, answered_below: int, calls: list[tuple[int, kv_pb2.TxnRequest]]) -> BatchOutcome:
+        session = self.sessions.enter(client)
+        session.forget_below(answered_below)
         outcomes: list[TxnOutcome | StoreError] = []
-        for number, txn in zip(batch.ids, batch.txns, strict=True):
+        for number, txn in calls:
             outcome = session.lookup(number)
             if outcome is None:
                 outcome = self._txn(txn)
@@ -138,7 +145,10 @@ class StoreMachine:
         return BatchOutcome(outcomes)
 
     def _txn(self, request: kv_pb2.TxnRequest) -> TxnOutcome | StoreError:
-        # The proposer has checked it; an entry of another version must not break this one all the same.
+        plain = swap(self.keys, self.leases, request)
+        if plain is not None:
+            return plain
+        # Whether or not the proposer has checked it.
         error = check_txn(request)
         if error is not None:
             return error

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from kybern.struct import Frozen
 from store.mvcc.errors import StoreError
 from store.mvcc.records import Record
 
 
-@dataclass(frozen=True, slots=True)
-class RangeOutcome:
+class RangeOutcome(Frozen, gc=False):
     """Keys that were read as of `revision`; `count` is how many the range has, `more` that the limit cut it."""
 
     revision: int
@@ -20,16 +19,14 @@ class RangeOutcome:
     keys_only: bool
 
 
-@dataclass(frozen=True, slots=True)
-class PutOutcome:
+class PutOutcome(Frozen, gc=False):
     """A key was set at `revision`; `previous` is there when it was asked for and existed."""
 
     revision: int
     previous: Record | None
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteOutcome:
+class DeleteOutcome(Frozen, gc=False):
     """`deleted` keys went at `revision`; `previous` has them when they were asked for."""
 
     revision: int
@@ -37,8 +34,7 @@ class DeleteOutcome:
     previous: Sequence[Record]
 
 
-@dataclass(frozen=True, slots=True)
-class TxnOutcome:
+class TxnOutcome(Frozen, gc=False):
     """One branch of a transaction was done, with an outcome per operation."""
 
     revision: int
@@ -46,22 +42,19 @@ class TxnOutcome:
     responses: Sequence[RangeOutcome | PutOutcome | DeleteOutcome | TxnOutcome]
 
 
-@dataclass(frozen=True, slots=True)
-class BatchOutcome:
+class BatchOutcome(Frozen):
     """Outcomes of a batch's transactions, in order."""
 
     outcomes: Sequence[TxnOutcome | StoreError]
 
 
-@dataclass(frozen=True, slots=True)
-class CompactOutcome:
+class CompactOutcome(Frozen, gc=False):
     """History before a revision is forgotten; `revision` is the store's."""
 
     revision: int
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseOutcome:
+class LeaseOutcome(Frozen, gc=False):
     """A lease was granted, renewed or ended. `ttl` is in seconds; 0 when a renewal found no lease."""
 
     revision: int

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 
 from store.raft.journal import Batch, Journal
 
@@ -36,8 +37,11 @@ class DiskWriter:
         self._on_durable = on_durable
         self._on_full = on_full
         self._on_lost = on_lost
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="raft-disk")
-        self._task: asyncio.Task[None] | None = None
+        self._batches: SimpleQueue[Batch | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        # Set while no batch is being written.
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._stopping = False
         # False while the disk is full or lost: the member must not lead or acknowledge.
         self.healthy = True
@@ -47,40 +51,71 @@ class DiskWriter:
 
     def pump(self) -> None:
         """Begin to write what has not been written, unless a write runs already."""
-        if self._task is None and not self._stopping:
-            batch = self._journal.take()
-            if batch is not None:
-                self._task = asyncio.get_running_loop().create_task(self._write(batch), name="raft-disk")
+        if not self._idle.is_set() or self._stopping:
+            return
+        batch = self._journal.take()
+        if batch is not None:
+            self._idle.clear()
+            self._write(batch)
 
     async def stop(self) -> None:
         """Wait for the running write; an error that repeats is no longer waited for."""
         self._stopping = True
-        if self._task is not None:
-            await asyncio.wait([self._task])
-        await asyncio.to_thread(self._executor.shutdown)
+        await self._idle.wait()
+        if self._thread is not None:
+            self._batches.put(None)
+            await asyncio.to_thread(self._thread.join)
 
-    async def _write(self, batch: Batch) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
+    def _write(self, batch: Batch) -> None:
+        """Hand a batch to the thread. A plain queue costs less than half of what an executor and its futures do."""
+        if self._thread is None:
+            loop = asyncio.get_running_loop()
+            self._thread = threading.Thread(target=self._run, args=(loop,), name="raft-disk", daemon=True)
+            self._thread.start()
+        self._batches.put(batch)
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The thread."""
+        while (batch := self._batches.get()) is not None:
+            error: Exception | None = None
+            start = time.perf_counter()
             try:
-                self.seconds += await loop.run_in_executor(self._executor, self._timed_write, batch)
-                break
-            except OSError as error:
-                self.failures += 1
-                if not self._failed(error):
-                    return
-            # Not on a timer alone: a member that is being stopped does not wait for the disk to have room.
-            await asyncio.sleep(RETRY_SECONDS)
-            if self._stopping:
-                return
+                self._journal.write(batch)
+            except Exception as raised:
+                error = raised
+            loop.call_soon_threadsafe(self._written, batch, time.perf_counter() - start, error)
+
+    def _written(self, batch: Batch, seconds: float, error: Exception | None) -> None:
+        """On the loop: the thread is through with a batch."""
+        if error is not None:
+            self._not_written(batch, error)
+            return
+        self.seconds += seconds
         self.writes += 1
         if not self.healthy:
             log.warning("the disk takes the journal again")
             self.healthy = True
         self._journal.done(batch)
-        self._task = None
+        self._idle.set()
         self._on_durable()
         self.pump()
+
+    def _not_written(self, batch: Batch, error: Exception) -> None:
+        self.failures += 1
+        # What is no error of the disk is a mistake of ours: the member must not go on with it either.
+        cause = error if isinstance(error, OSError) else OSError(errno.EIO, f"{type(error).__name__}: {error}")
+        if self._failed(cause) and not self._stopping:
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._again, batch)
+        else:
+            # Nothing is taken from the journal any more: it still has this batch as the one that is being written.
+            self._idle.set()
+
+    def _again(self, batch: Batch) -> None:
+        # A member that is being stopped does not wait for the disk to have room.
+        if self._stopping:
+            self._idle.set()
+        else:
+            self._write(batch)
 
     def _failed(self, error: OSError) -> bool:
         """Whether to try again."""
@@ -93,8 +128,3 @@ class DiskWriter:
             log.error("the journal cannot be written and nothing is acknowledged until it can: %s", error)
             self._on_full()
         return True
-
-    def _timed_write(self, batch: Batch) -> float:
-        start = time.perf_counter()
-        self._journal.write(batch)
-        return time.perf_counter() - start

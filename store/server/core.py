@@ -28,6 +28,7 @@ GROUP_STORE = "kybern:store"
 Context = grpc.aio.ServicerContext[Any, Any]
 T = TypeVar("T", bound=Outcome)
 Q = TypeVar("Q", bound=Message)
+S = TypeVar("S", bound=Message | bytes)
 
 
 class Refused(Exception):  # noqa: N818 - the answer to a call, not a mistake of ours
@@ -63,7 +64,10 @@ class Core:
             Refused: when the command is too large, or its outcome is an error.
             RaftUnavailable: when it could not be committed, as far as this member knows.
         """
-        encoded = command.SerializeToString()
+        return await self.propose_encoded(command.SerializeToString(), expect)
+
+    async def propose_encoded(self, encoded: bytes, expect: type[T]) -> T:
+        """`propose` of a command's bytes."""
         if len(encoded) > MAX_REQUEST + 64:
             raise Refused(TOO_LARGE)
         outcome = await self.raft.propose(encoded)
@@ -126,17 +130,19 @@ class Guard:
             call, request_deserializer=request.FromString, response_serializer=_encode
         )
 
-    def stream(self, behaviour: Callable[[AsyncIterable[Q], Context], Awaitable[None]], request: type[Q]) -> Any:
-        """A handler of two streams that writes its answers, as bytes, to the context."""
+    def stream(self, behaviour: Callable[[AsyncIterable[S], Context], Awaitable[None]], request: type[S]) -> Any:
+        """A handler of two streams that writes its answers, as bytes, to the context; takes messages or bytes."""
 
-        async def call(messages: AsyncIterable[Q], context: Context) -> None:
+        async def call(messages: AsyncIterable[S], context: Context) -> None:
             await self._admit(context)
             try:
                 await behaviour(messages, context)
             except (Refused, RaftUnavailable) as error:
                 await self._abort(context, error)
 
-        return grpc.stream_stream_rpc_method_handler(call, request_deserializer=request.FromString)
+        return grpc.stream_stream_rpc_method_handler(
+            call, request_deserializer=request.FromString if issubclass(request, Message) else None
+        )
 
     async def _admit(self, context: Context) -> None:
         identity = peer_identity(context)

@@ -1,8 +1,8 @@
 """kybern.v1.StorePipe: transactions and reads in bulk.
 
-The transactions of one message become one command in the log (several, when it is long), its reads share one read
-barrier. Messages are worked on side by side, so that a slow one holds up no other; a client that does not read its
-answers is held up itself.
+The transactions of one message become one command in the log (several, when it is long), as the client wrote them; its
+reads share one read barrier. Messages are worked on side by side, so that a slow one holds up no other; a client that
+does not read its answers is held up itself.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import AsyncIterable, Coroutine, Sequence
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from kybern.pb.etcd import kv_pb2
 from kybern.pb.v1 import store_pipe_pb2 as pb
 from store.mvcc.errors import EMPTY_KEY, TOO_LARGE, StoreError
-from store.mvcc.outcomes import BatchOutcome, RangeOutcome, TxnOutcome
+from store.mvcc.outcomes import BatchOutcome, PutOutcome, RangeOutcome, TxnOutcome
 from store.mvcc.ranges import check_range
-from store.mvcc.txn import check_txn
 from store.raft.interface import RaftUnavailable
 from store.server.convert import range_response, txn_response
 from store.server.core import MAX_REQUEST, Context, Core, Guard, Refused, handlers
@@ -31,13 +31,15 @@ SERVICE = "kybern.v1.StorePipe"
 # One command in the log: transactions and bytes.
 _BATCH = 256
 _BATCH_BYTES = 512 * 1024
+# What precedes the message in a StoreCommand of its `calls`: field and wire type.
+_COMMAND_TAG = bytes([pb.StoreCommand.CALLS_FIELD_NUMBER << 3 | 2])
 # Messages of one stream that are worked on at once.
 _AT_ONCE = 64
 
 
 def pipe_handlers(core: Core, guard: Guard) -> Any:
     """The service, for adding to a server."""
-    return handlers(SERVICE, {"Pipe": guard.stream(PipeService(core).pipe, pb.PipeRequest)})
+    return handlers(SERVICE, {"Pipe": guard.stream(PipeService(core).pipe, bytes)})
 
 
 class PipeService:
@@ -45,27 +47,33 @@ class PipeService:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._plain = _PlainReply()
 
-    async def pipe(self, requests: AsyncIterable[pb.PipeRequest], context: Context) -> None:
+    async def pipe(self, requests: AsyncIterable[bytes], context: Context) -> None:
         """Serve one stream until the client closes it; what was asked for until then is answered."""
         pipe = _Pipe(self, context)
         try:
-            async for request in requests:
+            async for raw in requests:
+                request = _decode(raw)
                 if request.client == 0:
                     raise Refused(StoreError("INVALID_ARGUMENT", "kybern-store: a pipe's client number is not 0"))
-                await pipe.serve(request)
+                await pipe.serve(self.work(raw, request))
             await pipe.finish()
         finally:
             await pipe.cancel()
 
-    def work(self, request: pb.PipeRequest) -> list[Coroutine[Any, Any, list[pb.PipeReply]]]:
-        """What a message asks for, in the order in which it is to be begun."""
-        work: list[Coroutine[Any, Any, list[pb.PipeReply]]] = []
+    def work(self, raw: bytes, request: pb.PipeRequest) -> list[Coroutine[Any, Any, bytes]]:
+        """What a message asks for, in the order in which it is to be begun; each comes to encoded answers."""
+        calls = request.calls
+        if calls and len(calls) <= _BATCH and len(raw) <= _BATCH_BYTES and all(call.HasField("txn") for call in calls):
+            # The usual case: the message itself is the command.
+            return [self._write(raw, [call.id for call in calls])]
+        work: list[Coroutine[Any, Any, bytes]] = []
         refused: list[pb.PipeReply] = []
         reads: list[pb.PipeCall] = []
-        batch = pb.StoreBatch(client=request.client, answered_below=request.answered_below)
+        batch: list[pb.PipeCall] = []
         size = 0
-        for call in request.calls:
+        for call in calls:
             kind = call.WhichOneof("call")
             length = call.ByteSize()
             error = _check(call, kind, length)
@@ -74,15 +82,13 @@ class PipeService:
             elif kind == "range":
                 reads.append(call)
             else:
-                if batch.ids and (len(batch.ids) >= _BATCH or size + length > _BATCH_BYTES):
-                    work.append(self._write(batch))
-                    batch = pb.StoreBatch(client=request.client, answered_below=request.answered_below)
-                    size = 0
-                batch.ids.append(call.id)
-                batch.txns.append(call.txn)
+                if batch and (len(batch) >= _BATCH or size + length > _BATCH_BYTES):
+                    work.append(self._write_calls(request, batch))
+                    batch, size = [], 0
+                batch.append(call)
                 size += length
-        if batch.ids:
-            work.append(self._write(batch))
+        if batch:
+            work.append(self._write_calls(request, batch))
         if reads:
             work.append(self._read(reads))
         if refused:
@@ -93,22 +99,49 @@ class PipeService:
         """The head of an answer that is made now."""
         return self._core.header()
 
-    async def _write(self, batch: pb.StoreBatch) -> list[pb.PipeReply]:
-        try:
-            outcome = await self._core.propose(pb.StoreCommand(batch=batch), BatchOutcome)
-        except Refused as refused:
-            return [_error(number, refused.error) for number in batch.ids]
-        except RaftUnavailable:
-            return [_error(number, self._core.unavailable()) for number in batch.ids]
-        return [_reply(number, one) for number, one in zip(batch.ids, outcome.outcomes, strict=True)]
+    def _write_calls(self, request: pb.PipeRequest, calls: Sequence[pb.PipeCall]) -> Coroutine[Any, Any, bytes]:
+        part = pb.PipeRequest(client=request.client, answered_below=request.answered_below, calls=calls)
+        return self._write(part.SerializeToString(), [call.id for call in calls])
 
-    async def _read(self, calls: Sequence[pb.PipeCall]) -> list[pb.PipeReply]:
+    async def _write(self, raw: bytes, numbers: Sequence[int]) -> bytes:
+        """Propose an encoded request that holds transactions alone."""
+        try:
+            outcome = await self._core.propose_encoded(_COMMAND_TAG + varint(len(raw)) + raw, BatchOutcome)
+        except Refused as refused:
+            return _encode([_error(number, refused.error) for number in numbers])
+        except RaftUnavailable:
+            return _encode([_error(number, self._core.unavailable()) for number in numbers])
+        return b"".join(map(self._plain.reply, numbers, outcome.outcomes))
+
+    async def _read(self, calls: Sequence[pb.PipeCall]) -> bytes:
         if not all(call.range.serializable for call in calls):
             try:
                 await self._core.raft.read_barrier()
             except RaftUnavailable:
-                return [_error(call.id, self._core.unavailable()) for call in calls]
-        return [_reply(call.id, self._core.machine.range(call.range)) for call in calls]
+                return _encode([_error(call.id, self._core.unavailable()) for call in calls])
+        return _encode([_reply(call.id, self._core.machine.range(call.range)) for call in calls])
+
+
+class _PlainReply:
+    """Encodes answers; that to a transaction of one put from one message that is filled in again and again."""
+
+    def __init__(self) -> None:
+        self._response = pb.PipeResponse()
+        self._reply = self._response.replies.add()
+        self._txn_header = self._reply.txn.header
+        self._put_header = self._reply.txn.responses.add().response_put.header
+        self._reply.txn.succeeded = True
+
+    def reply(self, number: int, outcome: TxnOutcome | StoreError) -> bytes:
+        """A `PipeResponse` of this answer alone, for joining to others."""
+        if isinstance(outcome, TxnOutcome) and outcome.succeeded and len(outcome.responses) == 1:
+            put = outcome.responses[0]
+            if isinstance(put, PutOutcome) and put.previous is None:
+                self._reply.id = number
+                self._txn_header.revision = outcome.revision
+                self._put_header.revision = put.revision
+                return self._response.SerializeToString()
+        return _encode([_reply(number, outcome)])
 
 
 class _Pipe:
@@ -121,9 +154,9 @@ class _Pipe:
         self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def serve(self, request: pb.PipeRequest) -> None:
+    async def serve(self, works: Sequence[Coroutine[Any, Any, bytes]]) -> None:
         """Begin all that a message asks for; waits while too much is being worked on."""
-        for work in self._service.work(request):
+        for work in works:
             await self._slots.acquire()
             # Tasks begin in the order in which they are made, so that transactions are proposed in their order.
             task = asyncio.create_task(self._answer(work))
@@ -140,12 +173,12 @@ class _Pipe:
             task.cancel()
         await self.finish()
 
-    async def _answer(self, work: Coroutine[Any, Any, list[pb.PipeReply]]) -> None:
+    async def _answer(self, work: Coroutine[Any, Any, bytes]) -> None:
         try:
             replies = await work
-            response = pb.PipeResponse(header=self._service.header(), replies=replies).SerializeToString()
+            head = pb.PipeResponse(header=self._service.header()).SerializeToString()
             async with self._writing:
-                await self._context.write(response)
+                await self._context.write(head + replies)
         except Exception:
             # A client that has gone is no news; anything else is a mistake of ours. Either way the client asks again.
             if not self._context.cancelled():
@@ -154,15 +187,38 @@ class _Pipe:
             self._slots.release()
 
 
-async def _ready(replies: list[pb.PipeReply]) -> list[pb.PipeReply]:
-    return replies
+async def _ready(replies: list[pb.PipeReply]) -> bytes:
+    return _encode(replies)
+
+
+def _encode(replies: Sequence[pb.PipeReply]) -> bytes:
+    """Answers as a `PipeResponse`, for joining to others."""
+    return pb.PipeResponse(replies=replies).SerializeToString()
+
+
+def _decode(raw: bytes) -> pb.PipeRequest:
+    try:
+        return pb.PipeRequest.FromString(raw)
+    except DecodeError as error:
+        raise Refused(StoreError("INVALID_ARGUMENT", f"kybern-store: not a request of a pipe: {error}")) from error
+
+
+def varint(number: int) -> bytes:
+    """A number as protobuf writes it."""
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
 
 
 def _check(call: pb.PipeCall, kind: str | None, length: int) -> StoreError | None:
     if length > MAX_REQUEST:
         return TOO_LARGE
     if kind == "txn":
-        return check_txn(call.txn)
+        # The machine checks it, as it must anyway.
+        return None
     return check_range(call.range) if kind == "range" else EMPTY_KEY
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kybern.pb.etcd import kv_pb2, lease_pb2
-from kybern.pb.v1.store_pipe_pb2 import StoreBatch, StoreCommand, StoreLeaseRevoke
+from kybern.pb.v1.store_pipe_pb2 import PipeCall, PipeRequest, StoreCommand, StoreLeaseRevoke
 from store.mvcc.machine import StoreMachine
 from store.mvcc.outcomes import RangeOutcome
 from store.raft.interface import Applied
@@ -75,8 +75,9 @@ class Driver:
                 return self.machine.range(request)
 
     def batch(self, client: int, calls: dict[int, kv_pb2.TxnRequest], answered_below: int = 0) -> Any:
-        batch = StoreBatch(client=client, answered_below=answered_below, ids=list(calls), txns=list(calls.values()))
-        return self.apply(StoreCommand(batch=batch))
+        messages = [PipeCall(id=number, txn=request) for number, request in calls.items()]
+        request = PipeRequest(client=client, answered_below=answered_below, calls=messages)
+        return self.apply(StoreCommand(calls=request))
 
     def compact(self, revision: int) -> Any:
         return self.apply(StoreCommand(compact=kv_pb2.CompactionRequest(revision=revision)))

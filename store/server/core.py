@@ -18,12 +18,15 @@ from store.mvcc.errors import NO_LEADER, TIMED_OUT, TOO_LARGE, StoreError
 from store.mvcc.machine import StoreMachine
 from store.mvcc.outcomes import Outcome
 from store.raft.interface import Raft, RaftUnavailable
+from store.server.quota import Quota
 
 # What clients take the server for: the API of etcd 3.5, without its authentication (certificates do that here).
 API_VERSION = "3.5.0"
 # etcd's limit on one request, in bytes.
 MAX_REQUEST = 1536 * 1024
 GROUP_STORE = "kybern:store"
+# As with etcd.
+DEFAULT_QUOTA = 2 * 1024**3
 
 Context = grpc.aio.ServicerContext[Any, Any]
 T = TypeVar("T", bound=Outcome)
@@ -41,10 +44,13 @@ class Refused(Exception):  # noqa: N818 - the answer to a call, not a mistake of
 class Core:
     """One member's log and state."""
 
-    def __init__(self, raft: Raft, machine: StoreMachine, cluster_name: str) -> None:
+    def __init__(
+        self, raft: Raft, machine: StoreMachine, cluster_name: str, *, quota_bytes: int = DEFAULT_QUOTA
+    ) -> None:
         self.raft = raft
         self.machine = machine
         self.cluster_id = number_of(cluster_name)
+        self.quota = Quota(raft, machine, quota_bytes)
 
     def header(self, revision: int | None = None) -> kv_pb2.ResponseHeader:
         """The head of an answer that was made at `revision` (None: now)."""
@@ -66,6 +72,7 @@ class Core:
         encoded = command.SerializeToString()
         if len(encoded) > MAX_REQUEST + 64:
             raise Refused(TOO_LARGE)
+        await self.quota.check(command, len(encoded))
         outcome = await self.raft.propose(encoded)
         if isinstance(outcome, StoreError):
             raise Refused(outcome)

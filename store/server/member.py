@@ -42,7 +42,7 @@ class StoreMember:
     def create(cls, config: StoreConfig, raft: Raft, clock: Clock) -> Self:
         """Put the parts together; nothing runs yet."""
         machine = StoreMachine()
-        core = Core(raft, machine, config.cluster_name)
+        core = Core(raft, machine, config.cluster_name, quota_bytes=config.quota_bytes)
         hub = WatchHub(machine.keys)
         machine.on_caught_up(hub.caught_up)
         lease_clock = LeaseClock(core, clock)

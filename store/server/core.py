@@ -98,6 +98,16 @@ def require(error: StoreError | None) -> None:
         raise Refused(error)
 
 
+async def admit(context: Context) -> None:
+    """End a call whose certificate is neither a member's nor a master's."""
+    identity = peer_identity(context)
+    if GROUP_MASTERS not in identity.groups and GROUP_STORE not in identity.groups:
+        await context.abort(
+            grpc.StatusCode.PERMISSION_DENIED,
+            f"kybern-store: the certificate of {identity.name!r} is neither a store member's nor a master's (O=)",
+        )
+
+
 class Guard:
     """Makes method handlers that admit members and masters alone, and turn our exceptions into statuses."""
 
@@ -108,7 +118,7 @@ class Guard:
         """A handler of one request and one answer."""
 
         async def call(message: Q, context: Context) -> Message:
-            await self._admit(context)
+            await admit(context)
             try:
                 return await behaviour(message, context)
             except (Refused, RaftUnavailable) as error:
@@ -122,7 +132,7 @@ class Guard:
         """A handler of one request and a stream of answers."""
 
         async def call(message: Q, context: Context) -> AsyncIterator[Message]:
-            await self._admit(context)
+            await admit(context)
             try:
                 async for answer in behaviour(message, context):
                     yield answer
@@ -137,21 +147,13 @@ class Guard:
         """A handler of two streams that writes its answers, as bytes, to the context."""
 
         async def call(messages: AsyncIterable[Q], context: Context) -> None:
-            await self._admit(context)
+            await admit(context)
             try:
                 await behaviour(messages, context)
             except (Refused, RaftUnavailable) as error:
                 await self._abort(context, error)
 
         return grpc.stream_stream_rpc_method_handler(call, request_deserializer=request.FromString)
-
-    async def _admit(self, context: Context) -> None:
-        identity = peer_identity(context)
-        if GROUP_MASTERS not in identity.groups and GROUP_STORE not in identity.groups:
-            await context.abort(
-                grpc.StatusCode.PERMISSION_DENIED,
-                f"kybern-store: the certificate of {identity.name!r} is neither a store member's nor a master's (O=)",
-            )
 
     async def _abort(self, context: Context, error: Refused | RaftUnavailable) -> NoReturn:
         answer = error.error if isinstance(error, Refused) else self._core.unavailable()

@@ -22,6 +22,9 @@ from lab.paths import kybern_home
 from lab.processes import Process
 
 RUN = Path("/run/kybern-lab")
+# What a lab's masters can run on; the daemon is called `store` either way.
+OUR_STORE, ETCD = "kybern", "etcd"
+KNOWN_STORES = (OUR_STORE, ETCD)
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -38,6 +41,8 @@ class LabFile(msgspec.Struct, frozen=True):
     network: str
     masters: list[str]
     nodes: list[str]
+    # What the masters run on: a member of KNOWN_STORES.
+    store: str = OUR_STORE
 
 
 class Lab:
@@ -63,6 +68,18 @@ class Lab:
     def kubeconfig(self) -> Path:
         """The administrator's."""
         return self.folder / "kubeconfig"
+
+    def admin_files(self) -> dict[str, Path]:
+        """The administrator's certificates: `ca`, `cert`, `key` for the API; `store-ca` and so on for the store."""
+        pki = self.etc(self.file.masters[0]) / "pki"
+        return {
+            "ca": pki / "ca.crt",
+            "cert": pki / "admin.crt",
+            "key": pki / "admin.key",
+            "store-ca": pki / "store-ca.crt",
+            "store-cert": pki / "store-client.crt",
+            "store-key": pki / "store-client.key",
+        }
 
     def etc(self, host: str) -> Path:
         """What /etc/kybern is on a real host."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import ssl
+import threading
 
 from kybern.config.loading import load
 from kybern.config.models import StoreConfig
@@ -11,6 +12,8 @@ from lab.state import Lab
 
 # Seconds that it may take to answer.
 _PATIENCE = 3.0
+# msgspec looks at a type when it is first used, and ends in a segmentation fault when two threads do that at once.
+_LOADING = threading.Lock()
 
 
 def arguments(config: StoreConfig) -> list[str]:
@@ -50,7 +53,8 @@ def config_of(lab: Lab, host: str) -> StoreConfig:
     Raises:
         StartupError: when it cannot be read.
     """
-    return load(lab.etc(host) / "store.yaml", StoreConfig)
+    with _LOADING:
+        return load(lab.etc(host) / "store.yaml", StoreConfig)
 
 
 def is_ready(lab: Lab, host: str) -> bool:

@@ -25,6 +25,8 @@ RUN = Path("/run/kybern-lab")
 # What a lab's masters can run on; the daemon is called `store` either way.
 OUR_STORE, ETCD = "kybern", "etcd"
 KNOWN_STORES = (OUR_STORE, ETCD)
+# Made here, since hosts are seen to in threads: msgspec crashes when two of them are the first to use a type.
+_PROCESSES = msgspec.json.Decoder(Process)
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -100,7 +102,7 @@ class Lab:
     def process(self, host: str, daemon: str) -> Process | None:
         """The daemon's process as it was last started; None when it never was."""
         with contextlib.suppress(OSError, msgspec.MsgspecError):
-            return msgspec.json.decode(self._process_file(host, daemon).read_bytes(), type=Process)
+            return _PROCESSES.decode(self._process_file(host, daemon).read_bytes())
         return None
 
     def remember(self, host: str, daemon: str, process: Process) -> None:

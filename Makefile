@@ -56,7 +56,9 @@ test: ## Everything that CI runs
 	@$(BIN)/python -m lab.kubectl
 	@$(BIN)/pytest -q tests/unit tests/property
 	@$(BIN)/pytest -q tests/integration
+	@$(BIN)/pytest -q tests/conformance
 	@$(BIN)/pytest -q tests/lab
+	@KYBERN_TEST_STORE=etcd $(BIN)/pytest -q tests/lab/cluster -k "example_runs or scaling or loss_of_a_leader"
 
 bench: $(VENV)/.dev ## Benchmarks: JSON lines with a ratio against a peer
 	@for file in bench/[a-z]*.py; do $(BIN)/python -m bench.$$(basename $$file .py) || exit 1; done

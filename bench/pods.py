@@ -28,7 +28,7 @@ from kybern.client.grpc import GrpcClient
 from kybern.client.interface import Client, EventType
 from kybern.client.kinds import PODS
 from kybern.config.models import Tls
-from lab import images, lifecycle, network, processes, provision, state, teardown
+from lab import images, lifecycle, network, processes, state, teardown
 from lab.commands import run
 from lab.daemons import program, socket_path
 from lab.engine import Engine
@@ -212,7 +212,7 @@ def sides() -> Iterator[tuple[Lab, Swarm]]:
 
 async def measure(lab: Lab, swarm: Swarm, replicas: int, rounds: int) -> None:
     """Interleaved rounds; the first of each side is not counted."""
-    files = provision.admin_files(lab)
+    files = lab.admin_files()
     masters = [f"{lab.subnet.host(m)}:6444" for m in lab.file.masters]
     client = GrpcClient(masters, Tls(files["cert"], files["key"], files["ca"]))
     measured: list[tuple[float, float, float, float]] = []

@@ -10,11 +10,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from lab import processes
+from lab import etcd, processes
 from lab.engine import Engine
 from lab.errors import LabError
 from lab.processes import Process
-from lab.state import Lab
+from lab.state import ETCD, Lab
 
 MASTER_DAEMONS = ("store", "master")
 NODE_DAEMONS = ("containerd", "docker", "node")
@@ -80,6 +80,8 @@ def is_ready(lab: Lab, host: str, daemon: str) -> bool:
     """Whether a daemon that runs has said that it serves, or answers."""
     if daemon == "containerd":
         return _accepts(socket_path(lab, host, daemon))
+    if daemon == "store" and lab.file.store == ETCD:
+        return etcd.is_ready(lab, host)
     if daemon == "docker":
         return Engine(socket_path(lab, host, daemon), timeout=5).answers()
     return lab.ready_file(host, daemon).exists()
@@ -99,7 +101,7 @@ def socket_path(lab: Lab, host: str, daemon: str) -> Path:
     return lab.run_folder / host / f"{daemon}.sock"
 
 
-def program(name: str) -> str:
+def program(name: str, remedy: str = "`make up` installs what is missing") -> str:
     """The path of a daemon's program: in KYBERN_LAB_BIN when that is set, beside this Python, or on the PATH.
 
     Raises:
@@ -109,12 +111,18 @@ def program(name: str) -> str:
     # Programs of the system's administrator are not on everyone's PATH.
     found = shutil.which(name, path=os.pathsep.join([f for f in folders if f] + ["/usr/sbin", "/sbin"]))
     if found is None:
-        raise LabError(f"the program {name} is not installed", "`make up` installs what is missing")
+        raise LabError(f"the program {name} is not installed", remedy)
     return found
 
 
 def _kybern(daemon: str) -> Callable[[Lab, str], list[str]]:
     return lambda lab, host: [program(f"kybern-{daemon}"), "--config", str(lab.etc(host) / f"{daemon}.yaml")]
+
+
+def _store(lab: Lab, host: str) -> list[str]:
+    if lab.file.store == ETCD:
+        return [program("etcd", "apt-get install etcd-server"), *etcd.arguments(etcd.config_of(lab, host))]
+    return _kybern("store")(lab, host)
 
 
 def _containerd(lab: Lab, host: str) -> list[str]:
@@ -173,7 +181,7 @@ def _docker(lab: Lab, host: str) -> list[str]:
 
 
 _COMMANDS: dict[str, Callable[[Lab, str], list[str]]] = {
-    "store": _kybern("store"),
+    "store": _store,
     "master": _kybern("master"),
     "node": _kybern("node"),
     "containerd": _containerd,

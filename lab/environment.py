@@ -7,13 +7,12 @@ import sys
 from pathlib import Path
 
 from lab.paths import kybern_home
-from lab.provision import admin_files
 from lab.state import Lab
 
 
 def environment(lab: Lab) -> dict[str, str]:
     """Variables for kubectl, etcdctl and gRPC clients."""
-    files = admin_files(lab)
+    files = lab.admin_files()
     return {
         "KUBECONFIG": str(lab.kubeconfig),
         "ETCDCTL_API": "3",

@@ -10,7 +10,6 @@ from kybern.cli import asking
 from kybern.cli.status import shown
 from kybern.config.models import Tls
 from lab.errors import LabError
-from lab.provision import admin_files
 from lab.state import Lab
 
 LEADER = "leader:"
@@ -41,7 +40,7 @@ def find_leader(lab: Lab, daemon: str) -> str:
 
 
 async def _leaders(lab: Lab) -> dict[str, str]:
-    files = admin_files(lab)
+    files = lab.admin_files()
     store_tls = Tls(files["store-cert"], files["store-key"], files["store-ca"])
     api_tls = Tls(files["cert"], files["key"], files["ca"])
     masters = lab.file.masters

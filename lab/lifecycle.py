@@ -16,7 +16,7 @@ from lab.balancer import Config
 from lab.errors import LabError
 from lab.names import Names
 from lab.progress import Progress
-from lab.state import Claim, Lab, LabFile
+from lab.state import KNOWN_STORES, OUR_STORE, Claim, Lab, LabFile
 
 # Where processes of the lab that are on no host are kept.
 MACHINE = "machine"
@@ -24,19 +24,21 @@ BALANCER = "balancer"
 MOST_MASTERS, MOST_NODES = 9, 50
 
 
-def up(names: Names, masters: int, nodes: int, progress: Progress) -> Lab:
-    """Bring a lab up, or what is not running of it.
+def up(names: Names, masters: int, nodes: int, progress: Progress, store: str = "") -> Lab:
+    """Bring a lab up, or what is not running of it. `store` is what it runs on; empty for ours, or what it has.
 
     Raises:
         LabError: when the name is taken by another checkout's lab, or something does not start.
     """
     if not (1 <= masters <= MOST_MASTERS and 0 <= nodes <= MOST_NODES):
         raise LabError(f"a lab has 1 to {MOST_MASTERS} masters and 0 to {MOST_NODES} nodes")
-    file = LabFile(names.lab, "", [f"m{n + 1}" for n in range(masters)], [f"n{n + 1}" for n in range(nodes)])
+    if store and store not in KNOWN_STORES:
+        raise LabError(f"--store {store}: must be {' or '.join(KNOWN_STORES)}")
+    file = LabFile(names.lab, "", [f"m{n + 1}" for n in range(masters)], [f"n{n + 1}" for n in range(nodes)], store)
     lab = _existing(names, file, progress)
     if lab is None:
         with progress.step(f"{masters + nodes} hosts"):
-            lab = _create(names, file)
+            lab = _create(names, msgspec.structs.replace(file, store=store or OUR_STORE))
         with progress.step("certificates and configuration (kybern init, kybern join)"):
             provision.provision(lab)
         lab.save()  # last: a lab that has this file is complete
@@ -67,6 +69,11 @@ def _existing(names: Names, wanted: LabFile, progress: Progress) -> Lab | None:
     if (lab.file.masters, lab.file.nodes) != (wanted.masters, wanted.nodes):
         raise LabError(
             f"the lab {names.lab} is up, with {len(lab.file.masters)} masters and {len(lab.file.nodes)} nodes",
+            "take it down first, or choose another name with --name",
+        )
+    if wanted.store and lab.file.store != wanted.store:
+        raise LabError(
+            f"the lab {names.lab} is up, and runs on {lab.file.store}",
             "take it down first, or choose another name with --name",
         )
     return lab
@@ -120,7 +127,7 @@ def ensure_balancer(lab: Lab) -> None:
     running = lab.process(MACHINE, BALANCER)
     if running is not None and running.state:
         return
-    files = provision.admin_files(lab)
+    files = lab.admin_files()
     backends = {m: lab.subnet.host(m) for m in lab.file.masters}
     config = Config(lab.subnet.machine, [6443, 6444], backends, 6443, files["ca"], files["cert"], files["key"])
     path, ready = lab.folder / "balancer.json", lab.ready_file(MACHINE, BALANCER)

@@ -33,12 +33,15 @@ DaemonArgument = Annotated[str, typer.Argument(help="store or master; node, dock
 def up(
     masters: Annotated[int, typer.Option(help="How many masters, each with a store member.")] = 3,
     nodes: Annotated[int, typer.Option(help="How many nodes, each with a Docker engine of its own.")] = 2,
+    store: Annotated[
+        str, typer.Option(help="What the masters run on: kybern, or etcd (Debian's). Default: kybern, or what is up.")
+    ] = "",
     name: NameOption = names.DEFAULT,
 ) -> None:
     """Bring a lab up. When it is up already, start what is not running."""
     _root("bringing a lab up")
     progress = Progress()
-    lab = lifecycle.up(names.check(name), masters, nodes, progress)
+    lab = lifecycle.up(names.check(name), masters, nodes, progress, store)
     typer.echo(f"The lab is up ({progress.seconds:.1f} s). kubectl: export KUBECONFIG={lab.kubeconfig}")
 
 

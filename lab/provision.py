@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import shutil
-from pathlib import Path
 
 from kybern.cli.main import run
 from lab import daemons
@@ -57,19 +56,6 @@ def kybern(*arguments: str) -> None:
         code = run(arguments)
     if code != 0:
         raise LabError(f"`kybern {' '.join(arguments[:2])}` failed: {' '.join(err.getvalue().split())}")
-
-
-def admin_files(lab: Lab) -> dict[str, Path]:
-    """The administrator's certificates: `ca`, `cert`, `key` for the API; `store-ca` and so on for the store."""
-    pki = lab.etc(lab.file.masters[0]) / "pki"
-    return {
-        "ca": pki / "ca.crt",
-        "cert": pki / "admin.crt",
-        "key": pki / "admin.key",
-        "store-ca": pki / "store-ca.crt",
-        "store-cert": pki / "store-client.crt",
-        "store-key": pki / "store-client.key",
-    }
 
 
 def _folders(lab: Lab, host: str) -> list[str]:

@@ -22,6 +22,11 @@ from lab.paths import kybern_home
 from lab.processes import Process
 
 RUN = Path("/run/kybern-lab")
+# What a lab's masters can run on; the daemon is called `store` either way.
+OUR_STORE, ETCD = "kybern", "etcd"
+KNOWN_STORES = (OUR_STORE, ETCD)
+# Made here, since hosts are seen to in threads: msgspec crashes when two of them are the first to use a type.
+_PROCESSES = msgspec.json.Decoder(Process)
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -38,6 +43,8 @@ class LabFile(msgspec.Struct, frozen=True):
     network: str
     masters: list[str]
     nodes: list[str]
+    # What the masters run on: a member of KNOWN_STORES.
+    store: str = OUR_STORE
 
 
 class Lab:
@@ -64,6 +71,18 @@ class Lab:
         """The administrator's."""
         return self.folder / "kubeconfig"
 
+    def admin_files(self) -> dict[str, Path]:
+        """The administrator's certificates: `ca`, `cert`, `key` for the API; `store-ca` and so on for the store."""
+        pki = self.etc(self.file.masters[0]) / "pki"
+        return {
+            "ca": pki / "ca.crt",
+            "cert": pki / "admin.crt",
+            "key": pki / "admin.key",
+            "store-ca": pki / "store-ca.crt",
+            "store-cert": pki / "store-client.crt",
+            "store-key": pki / "store-client.key",
+        }
+
     def etc(self, host: str) -> Path:
         """What /etc/kybern is on a real host."""
         return self.folder / "hosts" / host / "etc"
@@ -83,7 +102,7 @@ class Lab:
     def process(self, host: str, daemon: str) -> Process | None:
         """The daemon's process as it was last started; None when it never was."""
         with contextlib.suppress(OSError, msgspec.MsgspecError):
-            return msgspec.json.decode(self._process_file(host, daemon).read_bytes(), type=Process)
+            return _PROCESSES.decode(self._process_file(host, daemon).read_bytes())
         return None
 
     def remember(self, host: str, daemon: str, process: Process) -> None:

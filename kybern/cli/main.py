@@ -17,6 +17,7 @@ from kybern.cli.asking import quiet
 from kybern.cli.cluster import ClusterFile, Layout, NodeOptions, Ports, check_name, settings
 from kybern.cli.errors import CliError, invoke
 from kybern.cli.status import Status, gather, shown, table
+from kybern.cli.store import store
 from kybern.pki import utc_now, write_private
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ join = typer.Typer(help="Make this host part of a cluster, with a bundle of `kyb
 certs = typer.Typer(help="Issue bundles (certificates and settings) for further hosts.", no_args_is_help=True)
 app.add_typer(join, name="join")
 app.add_typer(certs, name="certs")
+app.add_typer(store, name="store")
 
 FolderOption = Annotated[Path, typer.Option("--dir", help="Folder of the configuration.")]
 DataOption = Annotated[Path, typer.Option("--data-dir", help="Folder of the daemons' data.")]

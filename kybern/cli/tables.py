@@ -24,3 +24,13 @@ def duration(seconds: float) -> str:
         return f"{hours}h{minutes}m" if minutes else f"{hours}h"
     days, hours = whole // 86400, whole % 86400 // 3600
     return f"{days}d{hours}h" if hours else f"{days}d"
+
+
+def size(number: float) -> str:
+    """A short text of a number of bytes, such as `17 B`, `1.5 kB` or `2.1 GB` (powers of 1000)."""
+    units = ["B", "kB", "MB", "GB"]
+    # What would be rounded to 1000 is one of the next unit.
+    while number >= 999.95 and len(units) > 1:
+        number /= 1000
+        units.pop(0)
+    return f"{number:.0f} B" if units[0] == "B" else f"{number:.1f} {units[0]}"

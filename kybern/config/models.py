@@ -81,6 +81,9 @@ class StoreConfig(_Config):
     # How much history is kept for reads and watches of the past: at most so many revisions, none older than that.
     history_revisions: Annotated[int, msgspec.Meta(gt=0)] = 10_000
     history_seconds: Seconds = 300.0
+    # About how many bytes of memory keys, values and their history may take. A write that exceeds it raises the alarm
+    # NOSPACE: until it is disarmed, what makes the store grow is refused.
+    quota_bytes: Annotated[int, msgspec.Meta(gt=0)] = 2 * 1024**3
     log: Logging = msgspec.field(default_factory=Logging)
 
 

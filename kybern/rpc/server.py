@@ -27,18 +27,20 @@ class RpcServer:
         *,
         max_message: int = 4 * 1024 * 1024,
         options: Sequence[tuple[str, Any]] = (),
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     ) -> None:
         self.address = address
         self._tls = tls
         self._services = services
         self.grpc = grpc.aio.server(
+            interceptors=interceptors,
             options=[
                 *KEEPALIVE_OPTIONS,
                 ("grpc.max_receive_message_length", max_message),
                 # Two servers on one port must be an error, not a lottery.
                 ("grpc.so_reuseport", 0),
                 *options,
-            ]
+            ],
         )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)

@@ -1,13 +1,13 @@
 """The whole state as a stream of bytes, and back. For snapshots.
 
 MessagePack frames, each with its length (4 bytes, big-endian) before it: a head, then portions of records, leases and
-outcomes of sessions. Records are never altered, so a dump is consistent as of the moment in which it was begun,
+outcomes of sessions, alarms. Records are never altered, so a dump is consistent as of the moment in which it was begun,
 however long it is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -57,7 +57,7 @@ def dump(machine: StoreMachine) -> Iterator[bytes]:
         (client, session.floor, [(number, _pack(outcome)) for number, outcome in session.outcomes.items()])
         for client, session in machine.sessions.sessions.items()
     ]
-    return _frames(head, base, changes, leases, sessions)
+    return _frames(head, base, changes, {"leases": leases, "sessions": sessions, "alarms": machine.alarms.matching()})
 
 
 def load(machine: StoreMachine, frames: Iterable[bytes]) -> None:
@@ -75,6 +75,7 @@ def load(machine: StoreMachine, frames: Iterable[bytes]) -> None:
         changes: list[Record] = []
         leases: list[Lease] = []
         sessions: list[tuple[int, Session]] = []
+        alarms: list[tuple[int, int]] = []
         for kind, rows in items:
             match kind:
                 case "base":
@@ -85,6 +86,8 @@ def load(machine: StoreMachine, frames: Iterable[bytes]) -> None:
                     leases += [Lease(id_, ttl, renewals, set(keys)) for id_, ttl, renewals, keys in rows]
                 case "sessions":
                     sessions += [(c, Session(floor, {n: _unpack(o) for n, o in kept})) for c, floor, kept in rows]
+                case "alarms":
+                    alarms += [(member, kind) for member, kind in rows]
                 case "end":
                     break
         else:
@@ -98,9 +101,12 @@ def load(machine: StoreMachine, frames: Iterable[bytes]) -> None:
     machine.leases.leases = {lease.id: lease for lease in leases}
     machine.sessions.sessions.clear()
     machine.sessions.sessions.update(sessions)
+    machine.alarms.replace(alarms)
 
 
-def _frames(head: Head, base: Any, changes: Any, leases: Any, sessions: Any) -> Iterator[bytes]:
+def _frames(
+    head: Head, base: Sequence[Record], changes: Sequence[Record], tables: Mapping[str, Sequence[Any]]
+) -> Iterator[bytes]:
     encoder = msgspec.msgpack.Encoder()
 
     def frame(item: object) -> bytes:
@@ -111,7 +117,7 @@ def _frames(head: Head, base: Any, changes: Any, leases: Any, sessions: Any) -> 
     for name, records in (("base", base), ("changes", changes)):
         for at in range(0, len(records), _PORTION):
             yield frame((name, [_row(r) for r in records[at : at + _PORTION]]))
-    for name, rows in (("leases", leases), ("sessions", sessions)):
+    for name, rows in tables.items():
         for at in range(0, len(rows), _PORTION):
             yield frame((name, rows[at : at + _PORTION]))
     yield frame(("end", ()))

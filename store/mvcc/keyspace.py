@@ -16,6 +16,9 @@ from sortedcontainers import SortedDict
 
 from store.mvcc.records import NO_BOUND, ChangeLog, Record
 
+# What a record costs beside its key and value: the object, its place in a dictionary or in the log. About.
+_RECORD_BYTES = 200
+
 
 class KeySpace:
     """Keys and history. `revision` is the last one made, `compacted` the oldest that can be read (0: all can)."""
@@ -29,6 +32,11 @@ class KeySpace:
         self.log = ChangeLog()
         # Bytes of keys and values, history included.
         self.bytes = 0
+
+    @property
+    def footprint(self) -> int:
+        """About how many bytes of memory all this takes."""
+        return self.bytes + _RECORD_BYTES * (len(self.live) + len(self.log))
 
     # --- reading
 

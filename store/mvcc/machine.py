@@ -10,13 +10,15 @@ from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
-from kybern.pb.etcd import kv_pb2, lease_pb2
+from kybern.pb.etcd import kv_pb2, lease_pb2, maintenance_pb2
 from kybern.pb.v1 import store_pipe_pb2
+from store.mvcc.alarms import AlarmTable, txn_grows
 from store.mvcc.errors import (
     COMPACTED,
     FUTURE_REVISION,
     LEASE_EXISTS,
     LEASE_NOT_FOUND,
+    NO_SPACE,
     TTL_TOO_LARGE,
     UNKNOWN_COMMAND,
     StoreError,
@@ -24,6 +26,7 @@ from store.mvcc.errors import (
 from store.mvcc.keyspace import KeySpace
 from store.mvcc.leases import MAX_TTL, LeaseTable
 from store.mvcc.outcomes import (
+    AlarmOutcome,
     BatchOutcome,
     CompactOutcome,
     DeleteOutcome,
@@ -67,6 +70,7 @@ class StoreMachine:
         self.keys = KeySpace()
         self.leases = LeaseTable()
         self.sessions = SessionTable()
+        self.alarms = AlarmTable()
         # The leader's clock as of the last command, in milliseconds since the epoch.
         self.now_ms = 0
         self.applied_index = 0
@@ -107,6 +111,8 @@ class StoreMachine:
                 return self._revoke(message.lease_revoke)
             case "lease_renew":
                 return self._renew(message.lease_renew.ID)
+            case "alarm":
+                return self._alarm(message.alarm)
             case _:
                 return UNKNOWN_COMMAND
 
@@ -145,6 +151,8 @@ class StoreMachine:
         return BatchOutcome(outcomes)
 
     def _txn(self, request: kv_pb2.TxnRequest) -> TxnOutcome | StoreError:
+        if self.alarms.no_space and txn_grows(request):
+            return NO_SPACE
         plain = swap(self.keys, self.leases, request)
         if plain is not None:
             return plain
@@ -159,7 +167,7 @@ class StoreMachine:
 
     def _put(self, request: kv_pb2.PutRequest) -> PutOutcome | StoreError:
         transaction = Transaction(self.keys, self.leases)
-        error = check_put(request) or transaction.check_put_state(request)
+        error = check_put(request) or self._check_space() or transaction.check_put_state(request)
         if error is not None:
             return error
         outcome = transaction.put(request)
@@ -191,6 +199,9 @@ class StoreMachine:
             return LEASE_EXISTS if request.ID else UNKNOWN_COMMAND
         if request.TTL > MAX_TTL:
             return TTL_TOO_LARGE
+        error = self._check_space()
+        if error is not None:
+            return error
         lease = self.leases.grant(request.ID, request.TTL)
         self.lease_observer.lease_renewed(lease.id, lease.ttl)
         return LeaseOutcome(self.keys.revision, lease.id, lease.ttl)
@@ -216,3 +227,15 @@ class StoreMachine:
         lease.renewals += 1
         self.lease_observer.lease_renewed(lease.id, lease.ttl)
         return LeaseOutcome(self.keys.revision, lease.id, lease.ttl)
+
+    def _alarm(self, request: maintenance_pb2.AlarmRequest) -> AlarmOutcome | StoreError:
+        match request.action:
+            case maintenance_pb2.AlarmRequest.ACTIVATE:
+                return AlarmOutcome(self.alarms.activate(request.memberID, request.alarm))
+            case maintenance_pb2.AlarmRequest.DEACTIVATE:
+                return AlarmOutcome(self.alarms.deactivate(request.memberID, request.alarm))
+            case _:
+                return UNKNOWN_COMMAND
+
+    def _check_space(self) -> StoreError | None:
+        return NO_SPACE if self.alarms.no_space else None

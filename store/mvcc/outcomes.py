@@ -62,5 +62,12 @@ class LeaseOutcome(Frozen, gc=False):
     ttl: int
 
 
+@dataclass(frozen=True, slots=True)
+class AlarmOutcome:
+    """Alarms that were raised or cleared: number of the member, and kind."""
+
+    alarms: Sequence[tuple[int, int]]
+
+
 OpOutcome = RangeOutcome | PutOutcome | DeleteOutcome | TxnOutcome
-Outcome = OpOutcome | BatchOutcome | CompactOutcome | LeaseOutcome | StoreError
+Outcome = OpOutcome | BatchOutcome | CompactOutcome | LeaseOutcome | AlarmOutcome | StoreError

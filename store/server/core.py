@@ -14,16 +14,20 @@ from kybern.pb.etcd import kv_pb2
 from kybern.pb.v1 import store_pipe_pb2
 from kybern.pki import GROUP_MASTERS
 from kybern.rpc.credentials import peer_identity
+from store.mvcc.alarms import grows
 from store.mvcc.errors import NO_LEADER, TIMED_OUT, TOO_LARGE, StoreError
 from store.mvcc.machine import StoreMachine
 from store.mvcc.outcomes import Outcome
 from store.raft.interface import Raft, RaftUnavailable
+from store.server.quota import Quota
 
 # What clients take the server for: the API of etcd 3.5, without its authentication (certificates do that here).
 API_VERSION = "3.5.0"
 # etcd's limit on one request, in bytes.
 MAX_REQUEST = 1536 * 1024
 GROUP_STORE = "kybern:store"
+# As with etcd.
+DEFAULT_QUOTA = 2 * 1024**3
 
 Context = grpc.aio.ServicerContext[Any, Any]
 T = TypeVar("T", bound=Outcome)
@@ -42,10 +46,13 @@ class Refused(Exception):  # noqa: N818 - the answer to a call, not a mistake of
 class Core:
     """One member's log and state."""
 
-    def __init__(self, raft: Raft, machine: StoreMachine, cluster_name: str) -> None:
+    def __init__(
+        self, raft: Raft, machine: StoreMachine, cluster_name: str, *, quota_bytes: int = DEFAULT_QUOTA
+    ) -> None:
         self.raft = raft
         self.machine = machine
         self.cluster_id = number_of(cluster_name)
+        self.quota = Quota(raft, machine, quota_bytes)
 
     def header(self, revision: int | None = None) -> kv_pb2.ResponseHeader:
         """The head of an answer that was made at `revision` (None: now)."""
@@ -64,12 +71,13 @@ class Core:
             Refused: when the command is too large, or its outcome is an error.
             RaftUnavailable: when it could not be committed, as far as this member knows.
         """
-        return await self.propose_encoded(command.SerializeToString(), expect)
+        return await self.propose_encoded(command.SerializeToString(), expect, lambda: grows(command))
 
-    async def propose_encoded(self, encoded: bytes, expect: type[T]) -> T:
-        """`propose` of a command's bytes."""
+    async def propose_encoded(self, encoded: bytes, expect: type[T], grows: Callable[[], bool]) -> T:
+        """`propose` of a command's bytes; `grows` tells whether it takes more space, when that matters."""
         if len(encoded) > MAX_REQUEST + 64:
             raise Refused(TOO_LARGE)
+        await self.quota.check(len(encoded), grows)
         outcome = await self.raft.propose(encoded)
         if isinstance(outcome, StoreError):
             raise Refused(outcome)
@@ -95,6 +103,16 @@ def require(error: StoreError | None) -> None:
         raise Refused(error)
 
 
+async def admit(context: Context) -> None:
+    """End a call whose certificate is neither a member's nor a master's."""
+    identity = peer_identity(context)
+    if GROUP_MASTERS not in identity.groups and GROUP_STORE not in identity.groups:
+        await context.abort(
+            grpc.StatusCode.PERMISSION_DENIED,
+            f"kybern-store: the certificate of {identity.name!r} is neither a store member's nor a master's (O=)",
+        )
+
+
 class Guard:
     """Makes method handlers that admit members and masters alone, and turn our exceptions into statuses."""
 
@@ -105,7 +123,7 @@ class Guard:
         """A handler of one request and one answer."""
 
         async def call(message: Q, context: Context) -> Message:
-            await self._admit(context)
+            await admit(context)
             try:
                 return await behaviour(message, context)
             except (Refused, RaftUnavailable) as error:
@@ -119,7 +137,7 @@ class Guard:
         """A handler of one request and a stream of answers."""
 
         async def call(message: Q, context: Context) -> AsyncIterator[Message]:
-            await self._admit(context)
+            await admit(context)
             try:
                 async for answer in behaviour(message, context):
                     yield answer
@@ -134,7 +152,7 @@ class Guard:
         """A handler of two streams that writes its answers, as bytes, to the context; takes messages or bytes."""
 
         async def call(messages: AsyncIterable[S], context: Context) -> None:
-            await self._admit(context)
+            await admit(context)
             try:
                 await behaviour(messages, context)
             except (Refused, RaftUnavailable) as error:
@@ -143,14 +161,6 @@ class Guard:
         return grpc.stream_stream_rpc_method_handler(
             call, request_deserializer=request.FromString if issubclass(request, Message) else None
         )
-
-    async def _admit(self, context: Context) -> None:
-        identity = peer_identity(context)
-        if GROUP_MASTERS not in identity.groups and GROUP_STORE not in identity.groups:
-            await context.abort(
-                grpc.StatusCode.PERMISSION_DENIED,
-                f"kybern-store: the certificate of {identity.name!r} is neither a store member's nor a master's (O=)",
-            )
 
     async def _abort(self, context: Context, error: Refused | RaftUnavailable) -> NoReturn:
         answer = error.error if isinstance(error, Refused) else self._core.unavailable()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, NoReturn
 
 from google.protobuf.message import Message
 
 from kybern.pb.etcd import maintenance_pb2 as pb
+from kybern.pb.v1.store_pipe_pb2 import StoreCommand
+from store.mvcc.alarms import NOSPACE, Alarm
 from store.mvcc.dump import dump
 from store.mvcc.errors import StoreError
+from store.mvcc.outcomes import AlarmOutcome
 from store.mvcc.ranges import check_revision
 from store.server.core import API_VERSION, Context, Core, Guard, Refused, handlers, require
 
@@ -20,7 +23,7 @@ SERVICE = "etcdserverpb.Maintenance"
 # etcd's tools take a snapshot for whole when it is so many bytes, times any number, and a checksum of 32.
 _SNAPSHOT_BLOCK = 512
 
-_NO_ALARMS = StoreError("UNIMPLEMENTED", "kybern-store: there are no alarms to raise or clear")
+_NO_SUCH_ALARM = StoreError("INVALID_ARGUMENT", "kybern-store: the only alarm that can be raised is NOSPACE")
 _NO_MOVE = StoreError(
     "UNIMPLEMENTED", "kybern-store: leadership cannot be handed over; stop the leading member and another will lead"
 )
@@ -52,14 +55,20 @@ class MaintenanceService:
         self._core = core
 
     async def alarm(self, request: pb.AlarmRequest, context: Context) -> pb.AlarmResponse:
-        """No alarm is ever on.
+        """List, raise or clear alarms of the whole group.
 
         Raises:
-            Refused: when one is to be raised or cleared.
+            Refused: when one is to be raised that there is not.
+            RaftUnavailable: when it could not be committed.
         """
-        if request.action != pb.AlarmRequest.GET:
-            raise Refused(_NO_ALARMS)
-        return pb.AlarmResponse(header=self._core.header())
+        if request.action == pb.AlarmRequest.GET:
+            found: Sequence[Alarm] = self._core.machine.alarms.matching(request.memberID, request.alarm)
+        elif request.action == pb.AlarmRequest.ACTIVATE and request.alarm != NOSPACE:
+            raise Refused(_NO_SUCH_ALARM)
+        else:
+            found = (await self._core.propose(StoreCommand(alarm=request), AlarmOutcome)).alarms
+        alarms = [pb.AlarmMember(memberID=member, alarm=pb.AlarmType.ValueType(kind)) for member, kind in found]
+        return pb.AlarmResponse(header=self._core.header(), alarms=alarms)
 
     async def status(self, request: pb.StatusRequest, context: Context) -> pb.StatusResponse:
         """How the member is."""
@@ -68,13 +77,14 @@ class MaintenanceService:
         return pb.StatusResponse(
             header=self._core.header(),
             version=API_VERSION,
-            dbSize=keys.bytes + raft.log_bytes,
-            dbSizeInUse=keys.bytes,
+            dbSize=keys.footprint + raft.log_bytes,
+            dbSizeInUse=keys.footprint,
+            dbSizeQuota=self._core.quota.limit,
             leader=0 if raft.leader is None else raft.leader.id,
             raftIndex=raft.commit_index,
             raftAppliedIndex=raft.applied_index,
             raftTerm=raft.term,
-            errors=() if raft.leader is not None else ("etcdserver: no leader",),
+            errors=self._problems(has_leader=raft.leader is not None),
         )
 
     async def defragment(self, request: pb.DefragmentRequest, context: Context) -> pb.DefragmentResponse:
@@ -129,6 +139,14 @@ class MaintenanceService:
             Refused: always.
         """
         raise Refused(_NO_DOWNGRADE)
+
+    def _problems(self, *, has_leader: bool) -> list[str]:
+        """What is wrong, in etcd's words."""
+        alarms = [
+            f"memberID:{member} alarm:{pb.AlarmType.Name(pb.AlarmType.ValueType(kind))} "
+            for member, kind in self._core.machine.alarms.matching()
+        ]
+        return alarms if has_leader else ["etcdserver: no leader", *alarms]
 
     def _piece(self, blob: bytes, remaining: int) -> pb.SnapshotResponse:
         return pb.SnapshotResponse(

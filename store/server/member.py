@@ -9,12 +9,13 @@ from typing import Self
 
 from kybern.clock import Clock
 from kybern.config.models import StoreConfig
+from kybern.rpc.admission import AdmitToGrpcServices
 from kybern.rpc.server import RpcServer
 from store.mvcc.machine import StoreMachine
 from store.raft.interface import Raft, RaftUnavailable
 from store.server import cluster, kv, lease, maintenance, pipe, watch
 from store.server.compaction import Compactor
-from store.server.core import Core, Guard
+from store.server.core import Core, Guard, admit
 from store.server.expiry import LeaseClock
 from store.watch.hub import WatchHub
 
@@ -42,13 +43,19 @@ class StoreMember:
     def create(cls, config: StoreConfig, raft: Raft, clock: Clock) -> Self:
         """Put the parts together; nothing runs yet."""
         machine = StoreMachine()
-        core = Core(raft, machine, config.cluster_name)
+        core = Core(raft, machine, config.cluster_name, quota_bytes=config.quota_bytes)
         hub = WatchHub(machine.keys)
         machine.on_caught_up(hub.caught_up)
         lease_clock = LeaseClock(core, clock)
         machine.lease_observer = lease_clock
         compactor = Compactor(core, clock, revisions=config.history_revisions, seconds=config.history_seconds)
-        server = RpcServer(config.client_address, config.tls, SERVICES, max_message=_MAX_MESSAGE)
+        server = RpcServer(
+            config.client_address,
+            config.tls,
+            SERVICES,
+            max_message=_MAX_MESSAGE,
+            interceptors=[AdmitToGrpcServices(admit)],
+        )
         guard = Guard(core)
         server.grpc.add_generic_rpc_handlers(
             (

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 
 from kybern.pb.etcd import kv_pb2
 from kybern.pb.v1 import store_pipe_pb2 as pb
+from store.mvcc.alarms import txn_grows
 from store.mvcc.errors import EMPTY_KEY, TOO_LARGE, StoreError
 from store.mvcc.outcomes import BatchOutcome, PutOutcome, RangeOutcome, TxnOutcome
 from store.mvcc.ranges import check_range
@@ -67,7 +68,7 @@ class PipeService:
         calls = request.calls
         if calls and len(calls) <= _BATCH and len(raw) <= _BATCH_BYTES and all(call.HasField("txn") for call in calls):
             # The usual case: the message itself is the command.
-            return [self._write(raw, [call.id for call in calls])]
+            return [self._write(raw, calls)]
         work: list[Coroutine[Any, Any, bytes]] = []
         refused: list[pb.PipeReply] = []
         reads: list[pb.PipeCall] = []
@@ -101,12 +102,16 @@ class PipeService:
 
     def _write_calls(self, request: pb.PipeRequest, calls: Sequence[pb.PipeCall]) -> Coroutine[Any, Any, bytes]:
         part = pb.PipeRequest(client=request.client, answered_below=request.answered_below, calls=calls)
-        return self._write(part.SerializeToString(), [call.id for call in calls])
+        return self._write(part.SerializeToString(), calls)
 
-    async def _write(self, raw: bytes, numbers: Sequence[int]) -> bytes:
+    async def _write(self, raw: bytes, calls: Sequence[pb.PipeCall]) -> bytes:
         """Propose an encoded request that holds transactions alone."""
+        numbers = [call.id for call in calls]
+        encoded = _COMMAND_TAG + varint(len(raw)) + raw
         try:
-            outcome = await self._core.propose_encoded(_COMMAND_TAG + varint(len(raw)) + raw, BatchOutcome)
+            outcome = await self._core.propose_encoded(
+                encoded, BatchOutcome, lambda: any(txn_grows(call.txn) for call in calls)
+            )
         except Refused as refused:
             return _encode([_error(number, refused.error) for number in numbers])
         except RaftUnavailable:

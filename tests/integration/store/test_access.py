@@ -58,6 +58,25 @@ async def test_a_certificate_of_another_group_gets_nothing(ours: Endpoint, certi
             assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
+async def test_health_and_reflection_are_for_members_and_masters_too(
+    ours: Endpoint, certificates: Certificates
+) -> None:
+    tls = certificates.issue("system:node:n1", "system:nodes")
+    async with open_channel(ours.address, tls) as channel:
+        health: Any = health_pb2_grpc.HealthStub(cast(Any, channel))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await health.Check(health_pb2.HealthCheckRequest(), timeout=5)
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await health.Watch(health_pb2.HealthCheckRequest(), timeout=5).read()
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(cast(Any, channel))
+        request = reflection.ServerReflectionRequest(list_services="")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.ServerReflectionInfo(iter([request]), timeout=5).read()
+        assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
 async def test_a_certificate_of_another_authority_does_not_connect(ours: Endpoint, tmp_path: Path) -> None:
     stranger = Certificates(tmp_path / "other").master()
     known = Tls(cert=stranger.cert, key=stranger.key, ca=ours.tls.ca)
@@ -92,3 +111,6 @@ async def test_health_is_that_of_the_group(ours: Endpoint) -> None:
         health: Any = health_pb2_grpc.HealthStub(cast(Any, channel))
         answer = await health.Check(health_pb2.HealthCheckRequest(service="etcdserverpb.KV"))
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        watch = health.Watch(health_pb2.HealthCheckRequest(service="etcdserverpb.KV"))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        watch.cancel()

@@ -1,4 +1,7 @@
-"""One whole cluster for all tests here: three masters, two nodes, in a lab of its own name."""
+"""One whole cluster for all tests here: three masters, two nodes, in a lab of its own name.
+
+With KYBERN_TEST_STORE=etcd the masters run on Debian's etcd, and all of it must hold as well.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import pytest
 from lab import state
 from lab.kubectl import ensure_kubectl
 from lab.names import Names
-from tests.lab.cluster.clusters import Cluster
+from tests.lab.cluster.clusters import Cluster, chosen_store
 from tests.lab.labs import LabCommand
 
 
@@ -20,7 +23,7 @@ def running() -> Iterator[Cluster]:
     program = ensure_kubectl()
     command = LabCommand(f"c{os.getpid()}")
     try:
-        command("up", "--masters", "3", "--nodes", "2", timeout=300)
+        command("up", "--masters", "3", "--nodes", "2", "--store", chosen_store(), timeout=300)
         yield Cluster(command, state.open_lab(Names(command.name)), program)
     finally:
         command("down")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kybern.cli.asking import StoreStatus, holder_name, store_leader
-from kybern.cli.tables import duration, render
+from kybern.cli.tables import duration, render, size
 
 
 def test_the_leader_is_the_member_that_says_so_itself() -> None:
@@ -38,3 +38,8 @@ def test_tables_have_aligned_columns_and_no_trailing_space() -> None:
 def test_durations_are_short() -> None:
     given = [-1, 0, 119, 120, 3 * 3600 - 1, 3 * 3600, 5 * 3600 + 61, 48 * 3600, 50 * 3600]
     assert [duration(s) for s in given] == ["0s", "0s", "119s", "2m", "179m", "3h", "5h1m", "2d", "2d2h"]
+
+
+def test_sizes_are_short() -> None:
+    given = [0, 999, 1000, 999_949, 999_950, 2 * 1024**3, 5 * 10**12]
+    assert [size(n) for n in given] == ["0 B", "999 B", "1.0 kB", "999.9 kB", "1.0 MB", "2.1 GB", "5000.0 GB"]

@@ -1,0 +1,239 @@
+"""`kybern store`: look at the store and look after it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import typer
+from rich.console import Console
+
+from kybern.cli import snapshots, store_calls
+from kybern.cli.errors import CliError
+from kybern.cli.status import shown
+from kybern.cli.store_calls import Access, MemberRow, StatusRow
+from kybern.cli.tables import render, size
+from kybern.config.loading import load
+from kybern.config.models import StoreConfig, Tls
+from kybern.pb.etcd.maintenance_pb2 import AlarmRequest
+
+T = TypeVar("T")
+
+store = typer.Typer(
+    help="Look at the store and look after it. Connection options come before the command. A real etcd works as well.",
+    no_args_is_help=True,
+)
+member = typer.Typer(help="List and change the members.", no_args_is_help=True)
+snapshot = typer.Typer(help="Copies of the whole state.", no_args_is_help=True)
+alarm = typer.Typer(help="What a person must see to. NOSPACE: writes are refused.", no_args_is_help=True)
+store.add_typer(member, name="member")
+store.add_typer(snapshot, name="snapshot")
+store.add_typer(alarm, name="alarm")
+
+OutputOption = Annotated[str, typer.Option("--output", "-o", help="table or json.")]
+MemberArgument = Annotated[str, typer.Argument(metavar="MEMBER", help="Name or number of a member.")]
+FileArgument = Annotated[Path, typer.Argument(help="File of a snapshot.")]
+
+
+@store.callback()
+def connect(
+    context: typer.Context,
+    config: Annotated[
+        Path, typer.Option(help="A member's configuration, for its members' addresses and its certificate.")
+    ] = Path("/etc/kybern/store.yaml"),
+    endpoints: Annotated[
+        str, typer.Option(metavar="HOST:PORT,...", help="Members to ask, instead of the configuration's.")
+    ] = "",
+    cacert: Annotated[Path | None, typer.Option(help="Authority of the store's certificates.")] = None,
+    cert: Annotated[Path | None, typer.Option(help="Certificate to show: a member's or a master's.")] = None,
+    key: Annotated[Path | None, typer.Option(help="Its key.")] = None,
+) -> None:
+    """Keep what the commands below need to connect with; nothing is read before one of them asks."""
+
+    def access() -> Access:
+        given = [part for part in (cacert, cert, key) if part is not None]
+        if len(given) not in (0, 3):
+            raise CliError("--cacert, --cert and --key go together")
+        tls = Tls(cert=cert, key=key, ca=cacert) if cert and key and cacert else None
+        addresses = [e.strip().removeprefix("https://") for e in endpoints.split(",") if e.strip()]
+        if not addresses or tls is None:
+            known = load(config, StoreConfig)
+            addresses = addresses or sorted(known.clients.values())
+            tls = tls or known.tls
+        return Access(addresses, tls)
+
+    context.obj = access
+
+
+@store.command()
+def status(context: typer.Context, output: OutputOption = "table") -> None:
+    """Show every member; exits with 1 when one does not answer, there is no leader, or an alarm is on."""
+    rows = _run("asking every member", store_calls.statuses(_access(context)))
+    _print(rows, output, _status_table(rows))
+    problems = [p for row in rows for p in row.problems]
+    if not any(row.knows_leader for row in rows):
+        problems.append("no member knows a leader: nothing can be written")
+    for problem in dict.fromkeys(problems):
+        typer.echo(f"kybern: {problem}", err=True)
+    if problems:
+        raise typer.Exit(1)
+
+
+@member.command("list")
+def member_list(context: typer.Context, output: OutputOption = "table") -> None:
+    """List the members."""
+    rows = _run("asking the store", store_calls.members(_access(context)))
+    _print(rows, output, _member_table(rows))
+
+
+@member.command("add")
+def member_add(
+    context: typer.Context,
+    peer_address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where the others reach the new member.")],
+    learner: Annotated[bool, typer.Option("--learner", help="Without a vote, until it is promoted.")] = False,
+) -> None:
+    """Let another member join. Start it afterwards, with an empty data directory."""
+    added = _run("adding the member", store_calls.add_member(_access(context), peer_address, learner=learner))
+    typer.echo(f"member {added.id} at {added.peer_address} is added{' as a learner' if added.learner else ''}")
+
+
+@member.command("remove")
+def member_remove(context: typer.Context, name: MemberArgument) -> None:
+    """Let a member leave for good."""
+
+    async def work() -> MemberRow:
+        access = _access(context)
+        found = await store_calls.find_member(access, name)
+        await store_calls.remove_member(access, int(found.id, 16))
+        return found
+
+    found = _run("removing the member", work())
+    typer.echo(f"member {found.id} ({found.name}) is removed")
+
+
+@member.command("promote")
+def member_promote(context: typer.Context, name: MemberArgument) -> None:
+    """Give a learner that has caught up a vote."""
+
+    async def work() -> MemberRow:
+        access = _access(context)
+        found = await store_calls.find_member(access, name)
+        await store_calls.promote_member(access, int(found.id, 16))
+        return found
+
+    found = _run("promoting the member", work())
+    typer.echo(f"member {found.id} ({found.name}) votes")
+
+
+@store.command("move-leader")
+def move_leader(context: typer.Context, name: MemberArgument) -> None:
+    """Hand leadership to a member."""
+
+    async def work() -> MemberRow:
+        access = _access(context)
+        found = await store_calls.find_member(access, name)
+        await store_calls.move_leader(access, int(found.id, 16))
+        return found
+
+    found = _run("handing leadership over", work())
+    typer.echo(f"member {found.id} ({found.name}) leads")
+
+
+@store.command()
+def compact(
+    context: typer.Context,
+    revision: Annotated[int | None, typer.Argument(help="Default: the present revision.", min=1)] = None,
+) -> None:
+    """Forget history: what was superseded before a revision."""
+    done = _run("compacting", store_calls.compact(_access(context), revision))
+    typer.echo(f"history before revision {done} is forgotten")
+
+
+@store.command()
+def defrag(context: typer.Context) -> None:
+    """Let every member give back unused space, one after the other (a real etcd stands still meanwhile)."""
+    access = _access(context)
+    for address in access.addresses:
+        _run(f"defragmenting {address}", store_calls.defragment(access, address))
+        typer.echo(f"{address} is defragmented")
+
+
+@alarm.command("list")
+def alarm_list(context: typer.Context, output: OutputOption = "table") -> None:
+    """List the alarms that are on."""
+    rows = _run("asking the store", store_calls.alarms(_access(context), AlarmRequest.GET))
+    _print(rows, output, render([("MEMBER", "ALARM"), *((r.member, r.alarm) for r in rows)]))
+
+
+@alarm.command("disarm")
+def alarm_disarm(context: typer.Context) -> None:
+    """Clear all alarms, once what they are about has been seen to."""
+    rows = _run("asking the store", store_calls.alarms(_access(context), AlarmRequest.DEACTIVATE))
+    typer.echo("\n".join(f"{r.alarm} of member {r.member} is cleared" for r in rows) or "no alarm was on")
+
+
+@snapshot.command("save")
+def snapshot_save(context: typer.Context, file: FileArgument) -> None:
+    """Save a copy of the whole state. It holds the cluster's secrets: keep it safe."""
+    access = _access(context)
+    with snapshots.writing(file) as write:
+        address = _run("saving", store_calls.save_snapshot(access, write))
+    typer.echo(f"{file}: {size(file.stat().st_size)} from {address}, its checksum is right")
+
+
+@snapshot.command("verify")
+def snapshot_verify(file: FileArgument) -> None:
+    """Check that a file is whole and unchanged."""
+    typer.echo(f"{file}: whole, SHA-256 {snapshots.verify(file)}")
+
+
+@snapshot.command("status")
+def snapshot_status(file: FileArgument, output: OutputOption = "table") -> None:
+    """Check a file and show what it holds."""
+    info = snapshots.inspect(file)
+    rows = [("REVISION", "COMPACTED", "RECORDS", "SIZE", "SHA-256")]
+    rows += [(str(info.revision), str(info.compacted), str(info.records), size(info.size), info.sha256[:16])]
+    _print(info, output, render(rows))
+
+
+def _access(context: typer.Context) -> Access:
+    access = context.obj()
+    assert isinstance(access, Access)  # noqa: S101 - `connect` made it
+    return access
+
+
+def _run(what: str, work: Coroutine[Any, Any, T]) -> T:
+    async def run() -> T:
+        async with shown(what, Console(stderr=True)):
+            return await work
+
+    return asyncio.run(run())
+
+
+def _print(found: object, output: str, table: str) -> None:
+    if output not in ("table", "json"):
+        raise CliError(f"--output {output}: must be table or json")
+    typer.echo(msgspec.json.encode(found).decode() if output == "json" else table)
+
+
+def _status_table(rows: Sequence[StatusRow]) -> str:
+    table = [("NAME", "ADDRESS", "STATE", "ROLE", "REVISION", "TERM", "APPLIED", "IN USE", "QUOTA", "ID")]
+    for row in rows:
+        if not row.answers:
+            table.append(("", row.address, "Down", "", "", "", "", "", "", ""))
+            continue
+        role = "leader" if row.leader else "learner" if row.learner else "follower"
+        state = "Serving" if row.knows_leader else "NoLeader"
+        numbers = (str(row.revision), str(row.term), str(row.applied))
+        sizes = (size(row.size_in_use), size(row.quota) if row.quota else "-")
+        table.append((row.name, row.address, state, role, *numbers, *sizes, row.id))
+    return render(table)
+
+
+def _member_table(rows: Sequence[MemberRow]) -> str:
+    table = [("NAME", "PEERS", "CLIENTS", "VOTES", "ID")]
+    table += [(m.name, m.peer_address, m.client_address, "no" if m.learner else "yes", m.id) for m in rows]
+    return render(table)

@@ -62,8 +62,7 @@ class LeaseOutcome(Frozen, gc=False):
     ttl: int
 
 
-@dataclass(frozen=True, slots=True)
-class AlarmOutcome:
+class AlarmOutcome(Frozen, gc=False):
     """Alarms that were raised or cleared: number of the member, and kind."""
 
     alarms: Sequence[tuple[int, int]]

@@ -210,6 +210,17 @@ class HardenedRaft(SyncObj):
             # A reply to a leader of an earlier term acknowledges nothing any more.
             if held.reply["term"] == self._SyncObj__raftCurrentTerm:
                 self._transport_send(held.node, held.reply)
+        if self._may_advance():
+            self._hooks.kick()
+
+    def _may_advance(self) -> bool:
+        """Whether a tick may commit or apply something."""
+        if self.applied_index < min(self.commit_index, self.journal.durable_index):
+            return True
+        if not self._isLeader():
+            return False
+        others = self._SyncObj__otherNodes
+        return not others or any(self._SyncObj__raftMatchIndex[node] > self.commit_index for node in others)
 
     def retreat(self) -> None:
         """Stop leading or standing for election: the disk does not keep up with what that would promise."""
@@ -549,7 +560,9 @@ class HardenedRaft(SyncObj):
         super()._SyncObj__onMessageReceived(node, message)
         if not message["reset"]:
             following[node] = max(before, following[node])
-        self._hooks.kick()
+        # Most replies only say that the follower has what is committed already.
+        if message["reset"] or following[node] <= self.journal.last_index or self._may_advance():
+            self._hooks.kick()
 
     def _step_back(self, node: Node, next_index: int) -> int:
         match = self._SyncObj__raftMatchIndex

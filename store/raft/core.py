@@ -506,6 +506,8 @@ class HardenedRaft(SyncObj):
     def _SyncObj__sendNextNodeIdx(
         self, node: Node, reset: bool = False, nextNodeIdx: int | None = None, success: bool = False
     ) -> None:
+        if not self._answering:
+            return
         journal = self.journal
         next_index = journal.last_index + 1 if nextNodeIdx is None else nextNodeIdx
         if reset and nextNodeIdx is not None:
@@ -622,12 +624,14 @@ class HardenedRaft(SyncObj):
         while following[node] <= journal.last_index or even_empty or progress.sent_commit < self.commit_index:
             first = following[node]
             entries = journal.entries(first, _APPEND_BYTES) if first <= journal.last_index else []
+            # News of what is committed alone need no answer: 0 asks for none.
+            sequence = self.append_sequence + 1 if entries or even_empty else 0
             sent = self._transport_send(
                 node,
                 {
                     "type": "append_entries",
                     "term": self.term,
-                    "sequence": self.append_sequence + 1,
+                    "sequence": sequence,
                     "commit_index": self.commit_index,
                     "prevLogIdx": first - 1,
                     "prevLogTerm": journal.term_at(first - 1),
@@ -637,7 +641,7 @@ class HardenedRaft(SyncObj):
             if not sent:
                 # Too much waits for this peer: nextIndex stays, and the connection calls when there is room.
                 return
-            self.append_sequence += 1
+            self.append_sequence = max(self.append_sequence, sequence)
             following[node] = first + len(entries)
             progress.sent_commit = self.commit_index
             even_empty = False

@@ -8,8 +8,10 @@ import pytest
 
 from kybern.pb.v1 import store_pipe_pb2 as pb
 from store.mvcc.machine import StoreMachine
+from store.mvcc.outcomes import RangeOutcome
 from store.raft.interface import Applied, Member
 from store.raft.local import LocalRaft
+from store.server.convert import range_response
 from store.server.core import Core
 from store.server.pipe import PipeService, varint
 from tests.unit.store.driver import put, read, txn
@@ -62,6 +64,24 @@ async def test_reads_do_not_reach_the_log() -> None:
     command = pb.StoreCommand.FromString(served.raft.commands[0])
     assert [one.id for one in command.calls.calls] == [1]
     assert replies[2].HasField("range")
+
+
+async def test_reads_are_answered_as_in_etcds_messages() -> None:
+    served = Served()
+    await served.ask(call(1, 300), call(2), call(3))
+    machine = served.machine
+    for request in (
+        read(b"k", b"l", limit=2),
+        read(b"k1"),
+        read(b"k", b"l", keys_only=True),
+        read(b"k", count_only=True),
+    ):
+        replies = await served.ask(pb.PipeCall(id=200, range=request))
+        outcome = machine.range(request)
+        assert isinstance(outcome, RangeOutcome)
+        assert replies[200].range == range_response(outcome)
+    refused = await served.ask(pb.PipeCall(id=201, range=read(b"k", revision=99)))
+    assert "future revision" in refused[201].error.message
 
 
 async def test_what_is_long_becomes_several_commands_in_order() -> None:

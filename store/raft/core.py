@@ -210,6 +210,17 @@ class HardenedRaft(SyncObj):
             # A reply to a leader of an earlier term acknowledges nothing any more.
             if held.reply["term"] == self._SyncObj__raftCurrentTerm:
                 self._transport_send(held.node, held.reply)
+        if self._may_advance():
+            self._hooks.kick()
+
+    def _may_advance(self) -> bool:
+        """Whether a tick may commit or apply something."""
+        if self.applied_index < min(self.commit_index, self.journal.durable_index):
+            return True
+        if not self._isLeader():
+            return False
+        others = self._SyncObj__otherNodes
+        return not others or any(self._SyncObj__raftMatchIndex[node] > self.commit_index for node in others)
 
     def retreat(self) -> None:
         """Stop leading or standing for election: the disk does not keep up with what that would promise."""
@@ -495,6 +506,8 @@ class HardenedRaft(SyncObj):
     def _SyncObj__sendNextNodeIdx(
         self, node: Node, reset: bool = False, nextNodeIdx: int | None = None, success: bool = False
     ) -> None:
+        if not self._answering:
+            return
         journal = self.journal
         next_index = journal.last_index + 1 if nextNodeIdx is None else nextNodeIdx
         if reset and nextNodeIdx is not None:
@@ -549,7 +562,9 @@ class HardenedRaft(SyncObj):
         super()._SyncObj__onMessageReceived(node, message)
         if not message["reset"]:
             following[node] = max(before, following[node])
-        self._hooks.kick()
+        # Most replies only say that the follower has what is committed already.
+        if message["reset"] or following[node] <= self.journal.last_index or self._may_advance():
+            self._hooks.kick()
 
     def _step_back(self, node: Node, next_index: int) -> int:
         match = self._SyncObj__raftMatchIndex
@@ -609,12 +624,14 @@ class HardenedRaft(SyncObj):
         while following[node] <= journal.last_index or even_empty or progress.sent_commit < self.commit_index:
             first = following[node]
             entries = journal.entries(first, _APPEND_BYTES) if first <= journal.last_index else []
+            # News of what is committed alone need no answer: 0 asks for none.
+            sequence = self.append_sequence + 1 if entries or even_empty else 0
             sent = self._transport_send(
                 node,
                 {
                     "type": "append_entries",
                     "term": self.term,
-                    "sequence": self.append_sequence + 1,
+                    "sequence": sequence,
                     "commit_index": self.commit_index,
                     "prevLogIdx": first - 1,
                     "prevLogTerm": journal.term_at(first - 1),
@@ -624,7 +641,7 @@ class HardenedRaft(SyncObj):
             if not sent:
                 # Too much waits for this peer: nextIndex stays, and the connection calls when there is room.
                 return
-            self.append_sequence += 1
+            self.append_sequence = max(self.append_sequence, sequence)
             following[node] = first + len(entries)
             progress.sent_commit = self.commit_index
             even_empty = False

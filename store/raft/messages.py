@@ -60,7 +60,7 @@ class Append(_Message, tag="append"):
     """A leader's entries (index, term, payload) after entry `previous_index`; without entries a heartbeat."""
 
     term: _Count
-    # Grows with every append that this leader sends; the reply brings it back.
+    # Grows with every append that this leader sends; the reply brings it back. 0: no reply is wanted.
     sequence: _Count
     commit_index: _Count
     previous_index: _Count

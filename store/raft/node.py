@@ -351,6 +351,11 @@ class RaftNode:
                 self._reads.add(Reader(self._clock.monotonic() + self._timeout, None, peer, message.id))
             case messages.ReadReply():
                 self._reads.answered(peer, message)
+            case messages.AppendReply():
+                self._receive(raft, peer, message)
+                if not self._reads.pending:
+                    # Raft itself asks for a turn when the reply changes something.
+                    return
             case _:
                 self._receive(raft, peer, message)
         self.kick()
@@ -381,7 +386,6 @@ class RaftNode:
     def _on_durable(self) -> None:
         if self._running and self._raft is not None:
             self._raft.on_durable()
-            self.kick()
 
     def _on_disk_full(self) -> None:
         if self._raft is not None and self._raft.leads:

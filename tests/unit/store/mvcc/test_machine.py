@@ -34,6 +34,12 @@ def test_a_batch_whose_numbers_do_not_fit_is_refused(store: Driver) -> None:
     assert store.revision == 1
 
 
+def test_a_batch_as_earlier_versions_wrote_it_is_applied(store: Driver) -> None:
+    batch = StoreBatch(client=1, ids=[1, 2], txns=[txn(put(b"a", b"1")), txn(put(b"b", b"2"))])
+    assert [outcome.revision for outcome in store.apply(StoreCommand(batch=batch)).outcomes] == [2, 3]
+    assert store.items() == {b"a": b"1", b"b": b"2"}
+
+
 def test_nested_transactions_compare_with_the_state_before_all(store: Driver) -> None:
     inner = txn(put(b"inner", b"yes"), when=(version_is(b"a", 0),), otherwise=(put(b"inner", b"no"),))
     outcome = store.do(txn(put(b"a", b"1"), inner, read(b"a")))

@@ -312,6 +312,26 @@ def test_a_heartbeat_is_answered_while_the_disk_is_slow(slow_rig: HardenedRig) -
     assert slow_rig.replies("b", "next_node_idx") == [acknowledge(1, 0, sequence=9, success=False)]
 
 
+def test_news_of_what_is_committed_is_not_answered(rig: HardenedRig) -> None:
+    rig.deliver("b", append(1, (1, 0), entries(2, 5), commit=1, sequence=8))
+    rig.out.clear()
+    rig.deliver("b", append(1, (5, 1), [], commit=5, sequence=0))
+    assert rig.hardened.commit_index == 5
+    assert rig.out == []
+
+
+def test_a_commit_is_news_and_confirms_nothing(rig: HardenedRig) -> None:
+    term = elect(rig)
+    rig.tick()
+    sent = rig.hardened.append_sequence
+    rig.out.clear()
+    rig.deliver("b", acknowledge(term, 3, sequence=sent))
+    rig.tick()
+    news = rig.replies("b", "append_entries")
+    assert [(one["sequence"], one["commit_index"], one["entries"]) for one in news] == [(0, 2, [])]
+    assert rig.hardened.append_sequence == sent
+
+
 def test_an_acknowledgement_that_a_later_term_overtook_is_not_sent(slow_rig: HardenedRig) -> None:
     slow_rig.deliver("b", append(1, (1, 0), entries(2, 5), commit=1))
     slow_rig.deliver("c", append(2, (1, 0), [(2, 2)], commit=1))

@@ -8,7 +8,7 @@ from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
 import grpc.aio
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from kybern.pb.etcd import kv_pb2
 from kybern.pb.v1 import store_pipe_pb2
@@ -25,6 +25,7 @@ API_VERSION = "3.5.0"
 # etcd's limit on one request, in bytes.
 MAX_REQUEST = 1536 * 1024
 GROUP_STORE = "kybern:store"
+_UNREADABLE = (grpc.StatusCode.INVALID_ARGUMENT, "kybern-store: the request is not a message of its type")
 # As with etcd.
 DEFAULT_QUOTA = 2 * 1024**3
 
@@ -117,22 +118,26 @@ class Guard:
     def unary(self, behaviour: Callable[[Q, Context], Awaitable[Message]], request: type[Q]) -> Any:
         """A handler of one request and one answer."""
 
-        async def call(message: Q, context: Context) -> Message:
+        async def call(message: Q | None, context: Context) -> Message:
             await admit(context)
+            if message is None:
+                await context.abort(*_UNREADABLE)
             try:
                 return await behaviour(message, context)
             except (Refused, RaftUnavailable) as error:
                 await self._abort(context, error)
 
         return grpc.unary_unary_rpc_method_handler(
-            call, request_deserializer=request.FromString, response_serializer=_encode
+            call, request_deserializer=_decoder(request), response_serializer=_encode
         )
 
     def answers(self, behaviour: Callable[[Q, Context], AsyncIterator[Message]], request: type[Q]) -> Any:
         """A handler of one request and a stream of answers."""
 
-        async def call(message: Q, context: Context) -> AsyncIterator[Message]:
+        async def call(message: Q | None, context: Context) -> AsyncIterator[Message]:
             await admit(context)
+            if message is None:
+                await context.abort(*_UNREADABLE)
             try:
                 async for answer in behaviour(message, context):
                     yield answer
@@ -140,7 +145,7 @@ class Guard:
                 await self._abort(context, error)
 
         return grpc.unary_stream_rpc_method_handler(
-            call, request_deserializer=request.FromString, response_serializer=_encode
+            call, request_deserializer=_decoder(request), response_serializer=_encode
         )
 
     def stream(self, behaviour: Callable[[AsyncIterable[Q], Context], Awaitable[None]], request: type[Q]) -> Any:
@@ -152,6 +157,8 @@ class Guard:
                 await behaviour(messages, context)
             except (Refused, RaftUnavailable) as error:
                 await self._abort(context, error)
+            except DecodeError:
+                await context.abort(*_UNREADABLE)
 
         return grpc.stream_stream_rpc_method_handler(call, request_deserializer=request.FromString)
 
@@ -163,6 +170,18 @@ class Guard:
 def handlers(service: str, methods: Mapping[str, Any]) -> grpc.GenericRpcHandler:
     """The methods of one service, for adding to a server."""
     return grpc.method_handlers_generic_handler(service, dict(methods))
+
+
+def _decoder(kind: type[Q]) -> Callable[[bytes], Q | None]:
+    """Reads a request; None when that fails: gRPC takes an exception here for a mistake of ours and logs it whole."""
+
+    def decode(data: bytes) -> Q | None:
+        try:
+            return kind.FromString(data)
+        except DecodeError:
+            return None
+
+    return decode
 
 
 def _encode(message: Message) -> bytes:

@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError, Message
 
 from kybern.pb.etcd import kv_pb2
 from kybern.pb.v1 import store_pipe_pb2
-from kybern.pki import GROUP_MASTERS
+from kybern.pki import GROUP_MASTERS, Identity
 from kybern.rpc.credentials import peer_identity
 from store.mvcc.errors import NO_LEADER, TIMED_OUT, TOO_LARGE, StoreError
 from store.mvcc.machine import StoreMachine
@@ -73,7 +73,7 @@ class Core:
         encoded = command.SerializeToString()
         if len(encoded) > MAX_REQUEST + 64:
             raise Refused(TOO_LARGE)
-        await self.quota.check(command, len(encoded))
+        await self.quota.check(encoded)
         outcome = await self.raft.propose(encoded)
         if isinstance(outcome, StoreError):
             raise Refused(outcome)
@@ -99,10 +99,15 @@ def require(error: StoreError | None) -> None:
         raise Refused(error)
 
 
+def admitted(identity: Identity) -> bool:
+    """Whether the store serves the bearer of a certificate: members and masters alone."""
+    return GROUP_MASTERS in identity.groups or GROUP_STORE in identity.groups
+
+
 async def admit(context: Context) -> None:
     """End a call whose certificate is neither a member's nor a master's."""
     identity = peer_identity(context)
-    if GROUP_MASTERS not in identity.groups and GROUP_STORE not in identity.groups:
+    if not admitted(identity):
         await context.abort(
             grpc.StatusCode.PERMISSION_DENIED,
             f"kybern-store: the certificate of {identity.name!r} is neither a store member's nor a master's (O=)",

@@ -25,14 +25,17 @@ class Quota:
         self._machine = machine
         self.limit = limit
 
-    async def check(self, command: StoreCommand, size: int) -> None:
-        """Raise the alarm when a command of `size` bytes would exceed the quota.
+    async def check(self, encoded: bytes) -> None:
+        """Raise the alarm when a command, as the log would hold it, would exceed the quota.
 
         Raises:
             RaftUnavailable: when the alarm could not be committed; then the command could not be either.
         """
         used = self._machine.keys.footprint
-        if used + size <= self.limit or self._machine.alarms.no_space or not grows(command):
+        if used + len(encoded) <= self.limit or self._machine.alarms.no_space:
+            return
+        # Read only now: this is once per alarm, what is above is on every write's way.
+        if not grows(StoreCommand.FromString(encoded)):
             return
         log.warning("the quota of %d bytes is exceeded (%d used): raising the alarm NOSPACE", self.limit, used)
         alarm = maintenance_pb2.AlarmRequest(

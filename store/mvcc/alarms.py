@@ -51,14 +51,14 @@ class AlarmTable:
 def grows(command: StoreCommand) -> bool:
     """Whether a command can make the store larger."""
     match command.WhichOneof("command"):
-        case "put" | "lease_grant":
-            return True
+        case "delete_range" | "compact" | "lease_revoke" | "lease_renew" | "alarm":
+            return False
         case "txn":
             return txn_grows(command.txn)
         case "batch":
             return any(txn_grows(txn) for txn in command.batch.txns)
         case _:
-            return False
+            return True
 
 
 def txn_grows(request: kv_pb2.TxnRequest) -> bool:

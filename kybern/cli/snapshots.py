@@ -124,4 +124,5 @@ def inspect(path: Path) -> SnapshotInfo:
         raise CliError(f"cannot read {path}: {error.strerror or error}") from error
     except msgspec.MsgspecError as error:
         raise CliError(f"{path} is whole, but is not a snapshot that this version knows: {error}") from error
-    return SnapshotInfo(str(path), size, checksum, head.format, head.revision, head.compacted, head.records or head.keys)
+    records = head.records or head.keys
+    return SnapshotInfo(str(path), size, checksum, head.format, head.revision, head.compacted, records)

@@ -24,7 +24,7 @@ _MOST_HEAD = 4096
 
 
 class SnapshotInfo(msgspec.Struct, frozen=True):
-    """What a file holds. `records` counts changes too, not keys alone; sizes in bytes."""
+    """What a file holds. `records` may count changes too, not keys alone; sizes in bytes."""
 
     file: str
     size: int
@@ -36,12 +36,13 @@ class SnapshotInfo(msgspec.Struct, frozen=True):
 
 
 class _Head(msgspec.Struct, frozen=True):
-    """The parts of the head that are shown; there may be more."""
+    """The parts of the head that are shown; there may be more. Forms of it count one or the other."""
 
     format: int
     revision: int
     compacted: int
-    records: int
+    records: int = 0
+    keys: int = 0
 
 
 @contextlib.contextmanager
@@ -123,4 +124,5 @@ def inspect(path: Path) -> SnapshotInfo:
         raise CliError(f"cannot read {path}: {error.strerror or error}") from error
     except msgspec.MsgspecError as error:
         raise CliError(f"{path} is whole, but is not a snapshot that this version knows: {error}") from error
-    return SnapshotInfo(str(path), size, checksum, head.format, head.revision, head.compacted, head.records)
+    records = head.records or head.keys
+    return SnapshotInfo(str(path), size, checksum, head.format, head.revision, head.compacted, records)

@@ -84,6 +84,8 @@ class StoreConfig(_Config):
     # About how many bytes of memory keys, values and their history may take. A write that exceeds it raises the alarm
     # NOSPACE: until it is disarmed, what makes the store grow is refused.
     quota_bytes: Annotated[int, msgspec.Meta(gt=0)] = 2 * 1024**3
+    # Where /metrics and /health are served, over HTTPS to members and masters; empty for nowhere.
+    metrics_address: str = ""
     log: Logging = msgspec.field(default_factory=Logging)
 
 

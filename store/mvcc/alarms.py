@@ -51,8 +51,8 @@ class AlarmTable:
 def grows(command: StoreCommand) -> bool:
     """Whether a command can make the store larger."""
     match command.WhichOneof("command"):
-        case "put" | "lease_grant":
-            return True
+        case "delete_range" | "compact" | "lease_revoke" | "lease_renew" | "alarm":
+            return False
         case "txn":
             return txn_grows(command.txn)
         case "batch":
@@ -60,7 +60,7 @@ def grows(command: StoreCommand) -> bool:
         case "calls":
             return any(txn_grows(call.txn) for call in command.calls.calls)
         case _:
-            return False
+            return True
 
 
 def txn_grows(request: kv_pb2.TxnRequest) -> bool:

@@ -109,6 +109,10 @@ class Connection(asyncio.Protocol):
             self.close("it showed no certificate")
             return
         self._identity = identity_of_der(der)
+        if GROUP_MEMBERS not in self._identity.groups:
+            # Before the hello: who is no member learns no name.
+            self.close(f"the certificate of {self._identity.name!r} is not a store member's (O={GROUP_MEMBERS})")
+            return
         self._owner.made(self)
         self.send(self._hello)
 

@@ -8,13 +8,12 @@ from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
 import grpc.aio
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from kybern.pb.etcd import kv_pb2
 from kybern.pb.v1 import store_pipe_pb2
-from kybern.pki import GROUP_MASTERS
+from kybern.pki import GROUP_MASTERS, Identity
 from kybern.rpc.credentials import peer_identity
-from store.mvcc.alarms import grows
 from store.mvcc.errors import NO_LEADER, TIMED_OUT, TOO_LARGE, StoreError
 from store.mvcc.machine import StoreMachine
 from store.mvcc.outcomes import Outcome
@@ -26,6 +25,7 @@ API_VERSION = "3.5.0"
 # etcd's limit on one request, in bytes.
 MAX_REQUEST = 1536 * 1024
 GROUP_STORE = "kybern:store"
+_UNREADABLE = (grpc.StatusCode.INVALID_ARGUMENT, "kybern-store: the request is not a message of its type")
 # As with etcd.
 DEFAULT_QUOTA = 2 * 1024**3
 
@@ -71,13 +71,13 @@ class Core:
             Refused: when the command is too large, or its outcome is an error.
             RaftUnavailable: when it could not be committed, as far as this member knows.
         """
-        return await self.propose_encoded(command.SerializeToString(), expect, lambda: grows(command))
+        return await self.propose_encoded(command.SerializeToString(), expect)
 
-    async def propose_encoded(self, encoded: bytes, expect: type[T], grows: Callable[[], bool]) -> T:
-        """`propose` of a command's bytes; `grows` tells whether it takes more space, when that matters."""
+    async def propose_encoded(self, encoded: bytes, expect: type[T]) -> T:
+        """`propose` of a command's bytes."""
         if len(encoded) > MAX_REQUEST + 64:
             raise Refused(TOO_LARGE)
-        await self.quota.check(len(encoded), grows)
+        await self.quota.check(encoded)
         outcome = await self.raft.propose(encoded)
         if isinstance(outcome, StoreError):
             raise Refused(outcome)
@@ -103,10 +103,15 @@ def require(error: StoreError | None) -> None:
         raise Refused(error)
 
 
+def admitted(identity: Identity) -> bool:
+    """Whether the store serves the bearer of a certificate: members and masters alone."""
+    return GROUP_MASTERS in identity.groups or GROUP_STORE in identity.groups
+
+
 async def admit(context: Context) -> None:
     """End a call whose certificate is neither a member's nor a master's."""
     identity = peer_identity(context)
-    if GROUP_MASTERS not in identity.groups and GROUP_STORE not in identity.groups:
+    if not admitted(identity):
         await context.abort(
             grpc.StatusCode.PERMISSION_DENIED,
             f"kybern-store: the certificate of {identity.name!r} is neither a store member's nor a master's (O=)",
@@ -122,22 +127,26 @@ class Guard:
     def unary(self, behaviour: Callable[[Q, Context], Awaitable[Message | bytes]], request: type[Q]) -> Any:
         """A handler of one request and one answer, which may be encoded already."""
 
-        async def call(message: Q, context: Context) -> Message | bytes:
+        async def call(message: Q | None, context: Context) -> Message | bytes:
             await admit(context)
+            if message is None:
+                await context.abort(*_UNREADABLE)
             try:
                 return await behaviour(message, context)
             except (Refused, RaftUnavailable) as error:
                 await self._abort(context, error)
 
         return grpc.unary_unary_rpc_method_handler(
-            call, request_deserializer=request.FromString, response_serializer=_encode
+            call, request_deserializer=_decoder(request), response_serializer=_encode
         )
 
     def answers(self, behaviour: Callable[[Q, Context], AsyncIterator[Message]], request: type[Q]) -> Any:
         """A handler of one request and a stream of answers."""
 
-        async def call(message: Q, context: Context) -> AsyncIterator[Message]:
+        async def call(message: Q | None, context: Context) -> AsyncIterator[Message]:
             await admit(context)
+            if message is None:
+                await context.abort(*_UNREADABLE)
             try:
                 async for answer in behaviour(message, context):
                     yield answer
@@ -145,7 +154,7 @@ class Guard:
                 await self._abort(context, error)
 
         return grpc.unary_stream_rpc_method_handler(
-            call, request_deserializer=request.FromString, response_serializer=_encode
+            call, request_deserializer=_decoder(request), response_serializer=_encode
         )
 
     def stream(self, behaviour: Callable[[AsyncIterable[S], Context], Awaitable[None]], request: type[S]) -> Any:
@@ -157,6 +166,8 @@ class Guard:
                 await behaviour(messages, context)
             except (Refused, RaftUnavailable) as error:
                 await self._abort(context, error)
+            except DecodeError:
+                await context.abort(*_UNREADABLE)
 
         return grpc.stream_stream_rpc_method_handler(
             call, request_deserializer=request.FromString if issubclass(request, Message) else None
@@ -170,6 +181,18 @@ class Guard:
 def handlers(service: str, methods: Mapping[str, Any]) -> grpc.GenericRpcHandler:
     """The methods of one service, for adding to a server."""
     return grpc.method_handlers_generic_handler(service, dict(methods))
+
+
+def _decoder(kind: type[Q]) -> Callable[[bytes], Q | None]:
+    """Reads a request; None when that fails: gRPC takes an exception here for a mistake of ours and logs it whole."""
+
+    def decode(data: bytes) -> Q | None:
+        try:
+            return kind.FromString(data)
+        except DecodeError:
+            return None
+
+    return decode
 
 
 def _encode(message: Message | bytes) -> bytes:

@@ -17,6 +17,7 @@ from store.server import cluster, kv, lease, maintenance, pipe, watch
 from store.server.compaction import Compactor
 from store.server.core import Core, Guard, admit
 from store.server.expiry import LeaseClock
+from store.server.http import HttpServer
 from store.watch.hub import WatchHub
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class StoreMember:
     _lease_clock: LeaseClock
     _compactor: Compactor
     _tasks: list[asyncio.Task[None]]
+    _http: HttpServer | None = None
 
     @classmethod
     def create(cls, config: StoreConfig, raft: Raft, clock: Clock) -> Self:
@@ -67,7 +69,8 @@ class StoreMember:
                 maintenance.maintenance_handlers(core, guard),
             )
         )
-        return cls(core, hub, server, lease_clock, compactor, [])
+        http = HttpServer(config.metrics_address, config.tls, core, hub) if config.metrics_address else None
+        return cls(core, hub, server, lease_clock, compactor, [], http)
 
     async def start(self) -> None:
         """Listen for clients and join the group.
@@ -79,9 +82,11 @@ class StoreMember:
         await self.server.start()
         await self.server.serving(False)
         try:
+            if self._http is not None:
+                await self._http.start()
             await self.core.raft.start(self.core.machine)
         except BaseException:
-            await self.server.stop(0)
+            await self._stop_serving(0)
             raise
         for work in (self._lease_clock.run(), self._compactor.run(), self._report_health()):
             self._tasks.append(asyncio.create_task(work))
@@ -101,7 +106,7 @@ class StoreMember:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
-        await self.server.stop()
+        await self._stop_serving(1.0)
         await self.core.raft.stop()
 
     async def watch_tasks(self) -> None:
@@ -109,6 +114,11 @@ class StoreMember:
         done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
+
+    async def _stop_serving(self, grace: float) -> None:
+        if self._http is not None:
+            await self._http.stop()
+        await self.server.stop(grace)
 
     async def _report_health(self) -> None:
         """Keep the health service's answer: serving while there is a leader."""

@@ -17,7 +17,6 @@ from google.protobuf.message import DecodeError
 
 from kybern.pb.etcd import kv_pb2
 from kybern.pb.v1 import store_pipe_pb2 as pb
-from store.mvcc.alarms import txn_grows
 from store.mvcc.errors import EMPTY_KEY, TOO_LARGE, StoreError
 from store.mvcc.outcomes import BatchOutcome, PutOutcome, RangeOutcome, TxnOutcome
 from store.mvcc.ranges import check_range
@@ -110,11 +109,8 @@ class PipeService:
     async def _write(self, raw: bytes, calls: Sequence[pb.PipeCall]) -> bytes:
         """Propose an encoded request that holds transactions alone."""
         numbers = [call.id for call in calls]
-        encoded = _COMMAND_TAG + varint(len(raw)) + raw
         try:
-            outcome = await self._core.propose_encoded(
-                encoded, BatchOutcome, lambda: any(txn_grows(call.txn) for call in calls)
-            )
+            outcome = await self._core.propose_encoded(_COMMAND_TAG + varint(len(raw)) + raw, BatchOutcome)
         except Refused as refused:
             return _encode([_error(number, refused.error) for number in numbers])
         except RaftUnavailable:

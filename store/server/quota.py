@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 from kybern.pb.etcd import maintenance_pb2
 from kybern.pb.v1.store_pipe_pb2 import StoreCommand
-from store.mvcc.alarms import NOSPACE
+from store.mvcc.alarms import NOSPACE, grows
 from store.mvcc.machine import StoreMachine
 from store.raft.interface import Raft
 
@@ -26,14 +25,17 @@ class Quota:
         self._machine = machine
         self.limit = limit
 
-    async def check(self, size: int, grows: Callable[[], bool]) -> None:
-        """Raise the alarm when a command of `size` bytes, if it `grows`, would exceed the quota.
+    async def check(self, encoded: bytes) -> None:
+        """Raise the alarm when a command, as the log would hold it, would exceed the quota.
 
         Raises:
             RaftUnavailable: when the alarm could not be committed; then the command could not be either.
         """
         used = self._machine.keys.footprint
-        if used + size <= self.limit or self._machine.alarms.no_space or not grows():
+        if used + len(encoded) <= self.limit or self._machine.alarms.no_space:
+            return
+        # Read only now: this is once per alarm, what is above is on every write's way.
+        if not grows(StoreCommand.FromString(encoded)):
             return
         log.warning("the quota of %d bytes is exceeded (%d used): raising the alarm NOSPACE", self.limit, used)
         alarm = maintenance_pb2.AlarmRequest(

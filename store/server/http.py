@@ -1,0 +1,126 @@
+"""`/metrics` for Prometheus and `/health`, over HTTPS on an address of their own, when `metrics_address` names one.
+
+As with all else, certificates of members and masters are served and no others.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable, Iterator
+
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric, UntypedMetricFamily
+from prometheus_client.registry import Collector
+
+from kybern.config.models import Tls
+from kybern.daemon import StartupError
+from kybern.pki import identity_of_der
+from kybern.rpc.server import check_address
+from store.server.core import Core, admitted
+from store.watch.hub import WatchHub
+
+_PREFIX = "kybern_store_"
+
+
+class StoreCollector(Collector):
+    """The member's figures, as they are when they are asked for."""
+
+    def __init__(self, core: Core, hub: WatchHub) -> None:
+        self._core = core
+        self._hub = hub
+
+    def collect(self) -> Iterable[Metric]:
+        """All figures. Raft's are counters and gauges alike, so they have no type."""
+        machine, status = self._core.machine, self._core.raft.status()
+        gauges = {
+            "has_leader": ("Whether a leader is known", float(status.leader is not None)),
+            "revision": ("The last revision", machine.keys.revision),
+            "compacted_revision": ("The oldest revision that can be read", machine.keys.compacted),
+            "keys": ("Keys that there are", len(machine.keys.live)),
+            "used_bytes": ("Estimate of what keys, values and history take", machine.keys.footprint),
+            "quota_bytes": ("Estimate beyond which writes are refused", self._core.quota.limit),
+            "leases": ("Leases that there are", len(machine.leases.leases)),
+            "watchers": ("Watches on this member", len(self._hub)),
+            "alarms": ("Alarms that are on, in the whole group", len(machine.alarms.matching())),
+        }
+        for name, (text, value) in gauges.items():
+            yield GaugeMetricFamily(_PREFIX + name, text, value)
+        for name, value in self._core.raft.metrics().items():
+            yield UntypedMetricFamily(f"{_PREFIX}raft_{name}", "Of the Raft node", value)
+
+
+def problems(core: Core) -> Iterator[str]:
+    """Why the member is not well."""
+    if core.raft.status().leader is None:
+        yield "there is no leader"
+    if core.machine.alarms.no_space:
+        yield "the alarm NOSPACE is on"
+
+
+class HttpServer:
+    """Serves both; made by the member."""
+
+    def __init__(self, address: str, tls: Tls, core: Core, hub: WatchHub) -> None:
+        self._address = address
+        self._tls = tls
+        self._core = core
+        self._registry = CollectorRegistry()
+        self._registry.register(StoreCollector(core, hub))
+        ProcessCollector(registry=self._registry)
+        application = web.Application(middlewares=[_admit])
+        application.router.add_get("/metrics", self._metrics)
+        application.router.add_get("/health", self._health)
+        self._runner = web.AppRunner(application, access_log=None)
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            StartupError: when the address cannot be listened on or the certificate cannot be used.
+        """
+        check_address(self._address)
+        host, _, port = self._address.rpartition(":")
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host.strip("[]"), int(port), ssl_context=_context(self._tls))
+        try:
+            await site.start()
+        except OSError as error:
+            raise StartupError(f"cannot listen on {self._address}: {error.strerror}", retry=True) from error
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        await self._runner.cleanup()
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(self._registry), content_type="text/plain", charset="utf-8")
+
+    async def _health(self, request: web.Request) -> web.Response:
+        found = list(problems(self._core))
+        # As etcd words it, also that the truth is a text.
+        answer = {"health": "false", "reason": "; ".join(found)} if found else {"health": "true", "reason": ""}
+        body = msgspec.json.encode(answer)
+        return web.Response(body=body, status=503 if found else 200, content_type="application/json")
+
+
+@web.middleware
+async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
+    connection = request.get_extra_info("ssl_object")
+    der = connection.getpeercert(binary_form=True) if connection is not None else None
+    if not der or not admitted(identity_of_der(der)):
+        raise web.HTTPForbidden(text="the certificate is neither a store member's nor a master's (O=)\n")
+    return await handler(request)
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_REQUIRED
+    try:
+        context.load_cert_chain(tls.cert, tls.key)
+        context.load_verify_locations(tls.ca)
+    except (OSError, ssl.SSLError) as error:
+        raise StartupError(f"cannot use the certificate files {tls.cert}, {tls.key}, {tls.ca}: {error}") from error
+    return context

@@ -75,6 +75,8 @@ async def _run(folder: Path, options: Options) -> Summary:
             await run.close()
     finally:
         await cluster.stop()
+        if "disk-full" in options.faults:
+            await nemesis.unmount(cluster.data(nemesis.TMPFS_MEMBER))
     return run.summary
 
 

@@ -235,11 +235,20 @@ def own_mounts() -> list[str] | None:
     return command if subprocess.run([*command, "true"], check=False, capture_output=True).returncode == 0 else None
 
 
+async def unmount(path: Path) -> None:
+    """Undo `mount_tmpfs`."""
+    await _run("umount", str(path))
+
+
 async def _mount(*arguments: str) -> None:
-    process = await asyncio.create_subprocess_exec("mount", *arguments, stderr=asyncio.subprocess.PIPE)
+    await _run("mount", *arguments)
+
+
+async def _run(*command: str) -> None:
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     _, said = await process.communicate()
     if process.returncode:
-        raise OSError(f"mount {' '.join(arguments)}: {said.decode().strip()}")
+        raise OSError(f"{' '.join(command)}: {said.decode().strip()}")
 
 
 async def _until(condition: Callable[[], bool], what: str) -> None:

@@ -10,7 +10,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CONSTRAINT=$(CURDIR)/constraints.txt 
 SHORT := sed -unE 's/^ *((Collecting|Building|Installing|ERROR|error).{0,80}).*/    \1/p' >&2
 PROTO := $(shell find proto -name '*.proto')
 
-.PHONY: help up down test lint proto bench venv system clean
+.PHONY: help up down test fault-store lint proto bench venv system clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,8 +57,14 @@ test: ## Everything that CI runs
 	@$(BIN)/pytest -q tests/unit tests/property
 	@$(BIN)/pytest -q tests/integration
 	@$(BIN)/pytest -q tests/conformance
+	@$(BIN)/pytest -q tests/fault
 	@$(BIN)/pytest -q tests/lab
 	@KYBERN_TEST_STORE=etcd $(BIN)/pytest -q tests/lab/cluster -k "example_runs or scaling or loss_of_a_leader"
+
+# A seed of its own each time, which it prints, unless one is given. NEMESIS: names of faults, with commas.
+fault-store: $(VENV)/.dev ## Faults on a store under load, its answers checked (ROUNDS=n SEED=s NEMESIS=kill-all,...)
+	@$(BIN)/python -m tests.fault.store --rounds $(or $(ROUNDS),20) $(if $(SEED),--seed $(SEED)) \
+		--nemesis $(or $(NEMESIS),all)
 
 bench: $(VENV)/.dev ## Benchmarks: JSON lines with a ratio against a peer
 	@for file in bench/[a-z]*.py; do $(BIN)/python -m bench.$$(basename $$file .py) || exit 1; done

@@ -1,0 +1,88 @@
+"""`python -m tests.fault.store --rounds N --seed S`: faults under load, checked. Exit code 1 on any violation.
+
+The seed decides the faults, their order and length, and what each client asks for; when exactly processes and packets
+get their turn is the machine's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.fault.store import nemesis
+from tests.fault.store.cluster import Cluster
+from tests.fault.store.rounds import Options, Run, Summary
+
+_INSIDE = "KYBERN_FAULT_MOUNTS"
+
+
+def main() -> int:
+    """Parse the arguments and run; the result is the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fault.store", description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=None, help="default: random, and printed")
+    parser.add_argument("--seconds", type=float, default=0.0, help="begin no round after so many seconds")
+    parser.add_argument("--nemesis", default="all", help=f"faults, with commas: all, {', '.join(nemesis.FAULTS)}")
+    parser.add_argument("--single", action="store_true", help="do not also kill all members in every round")
+    parser.add_argument("--keep", type=Path, default=None, help="a folder for data, logs and histories; it is kept")
+    options = parser.parse_args()
+    seed = random.randrange(1 << 31) if options.seed is None else options.seed
+    names = list(nemesis.FAULTS) if options.nemesis == "all" else options.nemesis.split(",")
+    if unknown := [name for name in names if name not in nemesis.FAULTS]:
+        parser.error(f"unknown faults: {', '.join(unknown)}")
+    if "disk-full" in names and _INSIDE not in os.environ and (command := nemesis.own_mounts()):
+        # Mounts of a namespace vanish with its last process, however it ends.
+        os.environ[_INSIDE] = "1"
+        os.execv(command[0], [*command, sys.executable, "-m", "tests.fault.store", *sys.argv[1:], f"--seed={seed}"])
+    left_out = {n: why for n, why in nemesis.available(tmpfs=_INSIDE in os.environ).items() if n in names}
+    faults = [name for name in names if name not in left_out]
+    random.Random(seed).shuffle(faults)
+    _say(f"seed {seed}")
+    for name, why in left_out.items():
+        _say(f"without {name}: {why}")
+    if not faults:
+        parser.error("nothing is left to do")
+    how = Options(seed, options.rounds, faults, seconds=options.seconds, kill_all_every_round=not options.single)
+    if options.keep is not None:
+        options.keep.mkdir(parents=True, exist_ok=True)
+        summary = asyncio.run(_run(options.keep, how))
+    else:
+        with tempfile.TemporaryDirectory(prefix="kybern-fault-") as folder:
+            summary = asyncio.run(_run(Path(folder), how))
+    summary.left_out = left_out
+    print(json.dumps(asdict(summary)), flush=True)
+    return 1 if summary.violations else 0
+
+
+async def _run(folder: Path, options: Options) -> Summary:
+    cluster = Cluster(folder)
+    if "disk-full" in options.faults:
+        cluster.data(nemesis.TMPFS_MEMBER).mkdir(mode=0o700)
+        await nemesis.mount_tmpfs(cluster.data(nemesis.TMPFS_MEMBER))
+    try:
+        await cluster.start()
+        run = Run(cluster, options, _say)
+        try:
+            await run.run()
+        finally:
+            await run.close()
+    finally:
+        await cluster.stop()
+        if "disk-full" in options.faults:
+            await nemesis.unmount(cluster.data(nemesis.TMPFS_MEMBER))
+    return run.summary
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from store.raft import messages, segments
+from store.raft.configuration import Configuration, Configurations
 from store.raft.core import HardenedRaft, Timing
 from store.raft.datadir import Vote
 from store.raft.entries import decode_group
@@ -21,6 +22,7 @@ from store.raft.journal import Journal
 from store.raft.messages import Message
 from store.raft.proposals import Proposals, Taken
 from store.raft.reads import Reader, Reads
+from tests.unit.store.raft.rig import group
 
 TIMING = Timing(heartbeat=0.1, election_min=1.0, election_max=2.5)
 STEP = 0.02
@@ -71,6 +73,10 @@ class World:
     _queue: list[tuple[float, int, str, str, Message]] = field(default_factory=list)
     _order: itertools.count[int] = field(default_factory=itertools.count)
     reads_answered: int = 0
+
+    def initial(self, _name: str) -> Configuration:
+        """What a member goes by before its log says more."""
+        return group(*self.names)
 
     def start(self) -> None:
         for name in self.names:
@@ -131,7 +137,8 @@ class SimulatedMember:
         self.pending: list[tuple[Answer, bytes]] = []
         self.pending_reads: list[Answer] = []
         others = [other for other in world.names if other != name]
-        self.raft = HardenedRaft(name, others, TIMING, self.journal, self, self, self)
+        configurations = Configurations(world.initial(name), entries=self.journal.configurations)
+        self.raft = HardenedRaft(name, configurations, TIMING, self.journal, self, self, self)
         for other in others:
             self.raft.connected(other)
 
@@ -233,6 +240,9 @@ class SimulatedMember:
             self.proposals.drop_forwarded()
 
     def kick(self) -> None:
+        return
+
+    def configured(self) -> None:
         return
 
     def refuse(self, taken: Taken) -> None:

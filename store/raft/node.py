@@ -16,7 +16,17 @@ from kybern.clock import Clock, SystemClock
 from kybern.config.models import StoreConfig
 from kybern.daemon import StartupError
 from store.raft import messages, overrides
-from store.raft.configuration import Add, Change, Configurations, Promote, Remove, Update, decode, initial
+from store.raft.configuration import (
+    Add,
+    Change,
+    Configuration,
+    Configurations,
+    Promote,
+    Remove,
+    Update,
+    decode,
+    initial,
+)
 from store.raft.core import CommittedConflict, HardenedRaft, Timing
 from store.raft.datadir import DataDir, Identity
 from store.raft.disk import DiskWriter
@@ -67,6 +77,7 @@ class RaftNode:
         self._timeout = request_timeout or 2 * config.election_timeout_max + 2.0
         self._configurations = Configurations(initial(config))
         self._id = 0
+        self._behind = True
         self._proposals = Proposals(secrets.randbits(63), self._refuse)
         self._reads = Reads(config.name, self._send, patience=5 * config.heartbeat_interval)
         self._changes = Changes(config.name, config.cluster_name, self._send, config.election_timeout_max)
@@ -313,6 +324,7 @@ class RaftNode:
         now = self._clock.monotonic()
         if raft.leader is not None:
             self._heard.set()
+        self._look_around(raft)
         if not self._id and self._directory is not None:
             self._learn_id(raft, self._directory)
         self._changes.advance(raft, now)
@@ -392,7 +404,17 @@ class RaftNode:
         Until a removal is committed, the one that is removed may be needed yet.
         """
         committed = self._raft.commit_index if self._raft is not None else 0
-        self._transport.configure(self._id, self._configurations.as_of(committed), self._configurations.current)
+        self._connect(self._configurations.as_of(committed))
+
+    def _connect(self, committed: Configuration) -> None:
+        self._transport.configure(self._id, committed, self._configurations.current, behind=self._behind)
+
+    def _look_around(self, raft: HardenedRaft) -> None:
+        """Whoever has been away may have missed that members were added, and one of them may lead by now."""
+        behind = raft.leader is None or (not raft.leads and raft.applied_index < raft.leader_commit)
+        if behind != self._behind:
+            self._behind = behind
+            self.configured()
 
     def _configuration_committed(self, index: int, entry: bytes) -> None:
         before, now = self._configurations.as_of(index - 1), decode(entry)
@@ -400,7 +422,7 @@ class RaftNode:
             if now.with_id(member.id) is None and member.name not in ("", self._config.name):
                 log.info("%s was removed", member.name)
                 self._transport.send(member.name, messages.Removed(member.id))
-        self._transport.configure(self._id, now, self._configurations.current)
+        self._connect(now)
 
     def _learn_id(self, raft: HardenedRaft, directory: DataDir) -> None:
         """A member that joined learns its id once it has all that was committed.

@@ -65,10 +65,11 @@ class Transport(Protocol):
         """Send; False when there is no connection or too much waits already."""
         ...
 
-    def configure(self, own_id: int, *configurations: Configuration) -> None:
+    def configure(self, own_id: int, *configurations: Configuration, behind: bool = False) -> None:
         """Be connected with the members of any of these, and nobody else; while they have none, with the file's.
 
-        `own_id`: this member's, 0 while it is not known.
+        `own_id`: this member's, 0 while it is not known. `behind`: there may be members that were added since, so
+        others of the store are let in unless they are known to have been removed.
         """
         ...
 
@@ -94,6 +95,7 @@ class TlsTransport:
         self._now = clock.monotonic
         # This member's id; 0 until it is known.
         self._id = 0
+        self._behind = False
         # Peer addresses by name, addresses of members whose names are not known yet, ids of those that are gone.
         self._peers = {name: address for name, address in config.members.items() if name != config.name}
         self._awaited: set[str] = set()
@@ -157,9 +159,9 @@ class TlsTransport:
         connection = self._open.get(peer)
         return connection is not None and connection.send(message)
 
-    def configure(self, own_id: int, *configurations: Configuration) -> None:
+    def configure(self, own_id: int, *configurations: Configuration, behind: bool = False) -> None:
         """Be connected with the members of any of these, and nobody else; while they have none, with the file's."""
-        self._id = own_id
+        self._id, self._behind = own_id, behind
         members = [member for configuration in configurations for member in configuration.members]
         if not members:
             return
@@ -170,7 +172,7 @@ class TlsTransport:
         self._removed = {member_id for configuration in configurations for member_id in configuration.removed}
         self._removed -= {member.id for member in members}
         for name, connection in list(self._open.items()):
-            if not self._knows(connection.hello):
+            if self._was_removed(connection.hello) or not self._knows(connection.hello):
                 connection.part("it is not a member any more")
                 del self._open[name]
                 self._notify(lambda listener, name=name: listener.on_disconnected(name))  # type: ignore[misc]
@@ -213,8 +215,10 @@ class TlsTransport:
         return None
 
     def _knows(self, hello: Hello) -> bool:
-        """Whether this is a member, or comes from where one that has no name yet is awaited."""
-        return hello.name in self._peers or (not hello.id and hello.peer_address in self._awaited)
+        """Whether this is a member, or may be one: it comes from where one that has no name yet is awaited."""
+        if hello.name in self._peers or (not hello.id and hello.peer_address in self._awaited):
+            return True
+        return self._behind and hello.id != 0
 
     def _was_removed(self, hello: Hello) -> bool:
         """Whether this is a member that was removed, its name perhaps given to another since."""

@@ -80,14 +80,19 @@ class World:
 
     def start(self) -> None:
         for name in self.names:
-            self.members[name] = SimulatedMember(self, name)
+            self.members[name] = self.make(name)
+
+    def make(self, name: str) -> SimulatedMember:
+        """A member with what its disk has."""
+        return SimulatedMember(self, name)
 
     def send(self, source: str, target: str, message: Message) -> bool:
         if (source, target) in self.blocked or self.rng.random() < self.loss:
             # Lost on the way: the sender does not know.
             return True
         # Commands rely on what the transport promises, that nothing arrives twice; Raft itself does not.
-        repeats = not isinstance(message, messages.Forward) and self.rng.random() < self.loss
+        once = isinstance(message, messages.Forward | messages.ChangeRequest)
+        repeats = not once and self.rng.random() < self.loss
         copies = 2 if repeats else 1
         for _ in range(copies):
             delay = self.rng.choice((0.001, 0.001, 0.01, 0.3 if self.loss else 0.02))
@@ -108,7 +113,7 @@ class World:
         self.members.pop(name).crash(self.rng)
 
     def restart(self, name: str) -> None:
-        self.members[name] = SimulatedMember(self, name)
+        self.members[name] = self.make(name)
 
     def commit(self, index: int, term: int, entry: bytes) -> None:
         """A member applies an entry: it must be the one that every other member applies there."""

@@ -292,10 +292,10 @@ class TlsTransport:
             connection = self._open.get(peer)
             if connection is not None:
                 await connection.gone.wait()
-            elif peer > self._config.name or not self._id:
+            elif peer > self._config.name or (not self._id and self._config.initial_state == "existing"):
                 return
             else:
-                await asyncio.sleep(self._dead_after)
+                await asyncio.sleep(self._dead_after + _DIAL_TIMEOUT)
                 if peer not in self._open:
                     return
 

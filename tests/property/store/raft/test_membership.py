@@ -202,7 +202,7 @@ def _check(world: ChangingWorld) -> None:
     history = [group(*world.founders), *(world.configurations[index] for index in sorted(world.configurations))]
     assert all(len(before.voters ^ after.voters) <= 1 for before, after in itertools.pairwise(history))
     assert all(member.raft.configurations.current == world.newest for member in staying)
-    assert len({after.voters for after in history}) > 2
+    assert len(history) > 3
     for change, answer in world.wishes:
         if isinstance(answer.result, Member):
             known = [answer.result.id in {member.id for member in each.members} for each in history]

@@ -20,7 +20,7 @@ from pysyncobj import syncobj as stock
 from pysyncobj.node import Node
 
 from kybern.daemon import StartupError
-from store.raft import messages
+from store.raft import failpoints, messages
 from store.raft.bridge import LogView, RaftTransport, Wire, from_wire
 from store.raft.datadir import Vote
 from store.raft.entries import InvalidEntry, clock_of
@@ -577,7 +577,9 @@ class HardenedRaft(SyncObj):
             entry = journal.read(index)
             # Before the entry is applied, so that nothing is ever applied twice.
             self._SyncObj__raftLastApplied = index
+            failpoints.hit("apply.begin")
             budget -= self._hooks.apply(index, journal.term_at(index), entry)
+            failpoints.hit("apply.done")
         if self.applied_index < target:
             self._hooks.kick()
         return False

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kybern.daemon import StartupError
-from store.raft import segments
+from store.raft import failpoints, segments
 from store.raft.datadir import sync_directory
 from store.raft.segments import CorruptJournal, FileHeader
 
@@ -178,15 +178,16 @@ class Journal:
         """
         if batch.header is not None:
             self._begin_segment(batch.header)
+        failpoints.hit("append.begin")
         data = segments.encode_batch(batch.sequence, [segments.encode_record(i, t, p) for i, t, p in batch.entries])
         descriptor = self._files[batch.segment]
-        view = memoryview(data)
-        at = batch.offset
-        while view:
-            written = os.pwrite(descriptor, view, at)
-            view = view[written:]
-            at += written
+        half = len(data) // 2
+        _pwrite_all(descriptor, memoryview(data)[:half], batch.offset)
+        failpoints.hit("append.partial")
+        _pwrite_all(descriptor, memoryview(data)[half:], batch.offset + half)
+        failpoints.hit("append.written")
         os.fdatasync(descriptor)
+        failpoints.hit("append.synced")
 
     def open(self) -> None:
         """Read and check all segments, cut off an unfinished write at the very end, and be ready for more.
@@ -280,11 +281,14 @@ class Journal:
         if descriptor is None:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             self._files[header.number] = descriptor
+        failpoints.hit("segment.created")
         data = segments.encode_file_header(header)
         if os.pwrite(descriptor, data, 0) != len(data):
             raise OSError(f"short write to {path}")
+        failpoints.hit("segment.written")
         os.fsync(descriptor)
         sync_directory(self._directory)
+        failpoints.hit("segment.synced")
 
     def _read_file(self, index: int) -> bytes:
         slot = self._slot(index)
@@ -311,6 +315,13 @@ class Journal:
         if not 0 <= slot < len(self._terms):
             raise IndexError(f"entry {index} is not in the log ({self.base_index + 1}..{self.last_index})")
         return slot
+
+
+def _pwrite_all(descriptor: int, view: memoryview, at: int) -> None:
+    while view:
+        written = os.pwrite(descriptor, view, at)
+        view = view[written:]
+        at += written
 
 
 def _file_name(number: int) -> str:

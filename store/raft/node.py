@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 from collections.abc import Callable, Mapping
 
 from kybern.clock import Clock, SystemClock
 from kybern.config.models import StoreConfig
 from kybern.daemon import StartupError
-from store.raft import messages, overrides
+from store.raft import failpoints, messages, overrides
 from store.raft.core import CommittedConflict, HardenedRaft, Timing
 from store.raft.datadir import DataDir, Identity
 from store.raft.disk import DiskWriter
@@ -80,6 +81,7 @@ class RaftNode:
         """Lock and read the data directory, listen, and take part; see `Raft.start`."""
         self._check_config()
         overrides.check(HardenedRaft)
+        failpoints.from_environment(os.environ)
         self._loop = asyncio.get_running_loop()
         self._failure = self._loop.create_future()
         # Looked at here, so that a failure nobody waits for is no warning at exit; it is logged when it happens.

@@ -81,6 +81,11 @@ class StoreConfig(_Config):
     # How much history is kept for reads and watches of the past: at most so many revisions, none older than that.
     history_revisions: Annotated[int, msgspec.Meta(gt=0)] = 10_000
     history_seconds: Seconds = 300.0
+    # A snapshot is taken when the log has grown by so many bytes (or by the last snapshot's size, if that is more) or
+    # entries since the last one; so many entries before it stay, for members that are a little behind.
+    snapshot_log_bytes: Annotated[int, msgspec.Meta(gt=0)] = 64 << 20
+    snapshot_entries: Annotated[int, msgspec.Meta(gt=0)] = 50_000
+    snapshot_keep_entries: Annotated[int, msgspec.Meta(ge=0)] = 5_000
     log: Logging = msgspec.field(default_factory=Logging)
 
 

@@ -142,9 +142,13 @@ class HardenedRaft(SyncObj):
         self._trial_votes: set[str] = set()
         self._ballots: set[str] = set()
         self._may_campaign = False
-        self._last_clock_ms = 0
+        self._last_clock_ms = self._clock_floor = 0
         # False while the disk takes nothing: then this member neither leads nor stands for election.
         self.may_lead = True
+        # Set while a leader's snapshot takes the place of log and state.
+        self.paused = False
+        # Followers whose next entry is no longer in the log.
+        self._behind: set[Node] = set()
         self.stale_replies = 0
         self._raft_transport = RaftTransport(wire)
         conf = _conf(timing, self._state_changed)
@@ -256,6 +260,32 @@ class HardenedRaft(SyncObj):
         """Whether a quorum has answered appends that were sent after the append `sequence`."""
         count = 1 + sum(self._progress[node].answered > sequence for node in self._SyncObj__otherNodes)
         return count > (len(self._SyncObj__otherNodes) + 1) / 2
+
+    def restored(self, index: int, now_ms: int) -> None:
+        """A snapshot has given the state as of the entry `index`, stamped `now_ms`; the log reaches that far."""
+        self._SyncObj__raftCommitIndex = max(self.commit_index, index)
+        self._SyncObj__raftLastApplied = index
+        self._last_clock_ms = max(self._last_clock_ms, now_ms)
+        self._clock_floor = max(self._clock_floor, now_ms)
+        # What waited for the disk may be an entry that the snapshot took the place of.
+        self._held = []
+
+    @property
+    def behind(self) -> set[str]:
+        """As the leader: members that can be reached and need a snapshot, because the log has not what they miss."""
+        if not self._behind or not self._isLeader():
+            return set()
+        return {str(node.id) for node in self._behind & self._SyncObj__connectedNodes}
+
+    def snapshot_installed(self, peer: str, index: int) -> None:
+        """A follower has the leader's snapshot up to `index`, durably."""
+        node = self._nodes[peer]
+        self._behind.discard(node)
+        match = self._SyncObj__raftMatchIndex
+        match[node] = max(match[node], index)
+        self._SyncObj__raftNextIndex[node] = max(match[node], self.journal.base_index) + 1
+        self._progress[node].reset_floor = self.append_sequence
+        self._hooks.kick()
 
     def heartbeat(self) -> None:
         """Send an append to every follower now."""
@@ -401,6 +431,7 @@ class HardenedRaft(SyncObj):
         for progress in self._progress.values():
             progress.sent_commit = progress.answered = 0
             progress.reset_floor = self.append_sequence
+        self._behind.clear()
         self._last_clock_ms = self._clock_in_log()
         super()._SyncObj__onBecomeLeader()
 
@@ -411,8 +442,8 @@ class HardenedRaft(SyncObj):
             with contextlib.suppress(InvalidEntry):
                 clock = clock_of(self.journal.read(index))
                 if clock is not None:
-                    return clock
-        return 0
+                    return max(clock, self._clock_floor)
+        return self._clock_floor
 
     def _state_changed(self, old: int, new: int) -> None:
         leader = stock._RAFT_STATE.LEADER
@@ -454,6 +485,18 @@ class HardenedRaft(SyncObj):
             self._note_leader(node, message, commit=0)
             self._reply(node, next_index=0, success=False, reset=False)
             return
+        if previous < journal.base_index:
+            # A snapshot has what comes up to there; that was committed, so the leader has the same.
+            covered = journal.base_index - previous
+            if covered > len(entries):
+                self._note_leader(node, message, commit=0)
+                self._SyncObj__sendNextNodeIdx(node, nextNodeIdx=previous + len(entries) + 1, success=True)
+                return
+            if entries[covered - 1][2] != journal.base_term:
+                raise CommittedConflict(f"{node} sends another entry {journal.base_index} than the committed one")
+            entries = entries[covered:]
+            previous = journal.base_index
+            message = message | {"prevLogIdx": previous, "prevLogTerm": journal.base_term, "entries": entries}
         matches = (
             journal.base_index <= previous <= journal.last_index and journal.term_at(previous) == message["prevLogTerm"]
         )
@@ -541,6 +584,11 @@ class HardenedRaft(SyncObj):
                 f"{node} acknowledges entry {message['next_node_idx'] - 1}, which does not exist"
             )
         progress.answered = max(progress.answered, sequence)
+        if message["success"] and message["next_node_idx"] > self.journal.base_index:
+            self._behind.discard(node)
+        elif message["reset"] and node in self._behind:
+            # It only says again what it lacks.
+            message = message | {"reset": False}
         following = self._SyncObj__raftNextIndex
         before = following[node]
         if message["reset"]:
@@ -556,6 +604,8 @@ class HardenedRaft(SyncObj):
         if next_index <= match[node]:
             log.error("%s lost entries from %d on that it had acknowledged up to %d", node, next_index, match[node])
             match[node] = next_index - 1
+        if next_index <= self.journal.base_index:
+            self._behind.add(node)
         return max(next_index, self.journal.base_index + 1)
 
     # --- commit, apply, append, send
@@ -571,7 +621,7 @@ class HardenedRaft(SyncObj):
             self._SyncObj__raftCommitIndex = commit
         self._commit_from = 0
         target = min(commit, journal.durable_index)
-        budget = _APPLY_PER_TICK
+        budget = 0 if self.paused else _APPLY_PER_TICK
         while self.applied_index < target and budget > 0:
             index = self.applied_index + 1
             entry = journal.read(index)
@@ -580,7 +630,7 @@ class HardenedRaft(SyncObj):
             failpoints.hit("apply.begin")
             budget -= self._hooks.apply(index, journal.term_at(index), entry)
             failpoints.hit("apply.done")
-        if self.applied_index < target:
+        if self.applied_index < target and not self.paused:
             self._hooks.kick()
         return False
 
@@ -608,28 +658,36 @@ class HardenedRaft(SyncObj):
         if node not in self._SyncObj__connectedNodes:
             return
         journal, progress, following = self.journal, self._progress[node], self._SyncObj__raftNextIndex
+        if following[node] <= journal.base_index:
+            self._behind.add(node)
+            following[node] = journal.base_index + 1
+        if node in self._behind:
+            # Only heartbeats until it has a snapshot: it shall know its leader, and the leader its quorum.
+            if even_empty:
+                self._transport_send(node, self._append_message(journal.base_index + 1, []))
+                self.append_sequence += 1
+            return
         while following[node] <= journal.last_index or even_empty or progress.sent_commit < self.commit_index:
             first = following[node]
             entries = journal.entries(first, _APPEND_BYTES) if first <= journal.last_index else []
-            sent = self._transport_send(
-                node,
-                {
-                    "type": "append_entries",
-                    "term": self.term,
-                    "sequence": self.append_sequence + 1,
-                    "commit_index": self.commit_index,
-                    "prevLogIdx": first - 1,
-                    "prevLogTerm": journal.term_at(first - 1),
-                    "entries": [(payload, index, term) for index, term, payload in entries],
-                },
-            )
-            if not sent:
+            if not self._transport_send(node, self._append_message(first, entries)):
                 # Too much waits for this peer: nextIndex stays, and the connection calls when there is room.
                 return
             self.append_sequence += 1
             following[node] = first + len(entries)
             progress.sent_commit = self.commit_index
             even_empty = False
+
+    def _append_message(self, first: int, entries: list[tuple[int, int, bytes]]) -> dict[str, Any]:
+        return {
+            "type": "append_entries",
+            "term": self.term,
+            "sequence": self.append_sequence + 1,
+            "commit_index": self.commit_index,
+            "prevLogIdx": first - 1,
+            "prevLogTerm": self.journal.term_at(first - 1),
+            "entries": [(payload, index, term) for index, term, payload in entries],
+        }
 
     # Repairs: compaction forks, and trims in an order that loses acknowledged entries.
     def _SyncObj__tryLogCompaction(self) -> None:

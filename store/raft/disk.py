@@ -39,6 +39,7 @@ class DiskWriter:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="raft-disk")
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
+        self._held = False
         # False while the disk is full or lost: the member must not lead or acknowledge.
         self.healthy = True
         self.writes = 0
@@ -47,10 +48,21 @@ class DiskWriter:
 
     def pump(self) -> None:
         """Begin to write what has not been written, unless a write runs already."""
-        if self._task is None and not self._stopping:
+        if self._task is None and not self._stopping and not self._held:
             batch = self._journal.take()
             if batch is not None:
                 self._task = asyncio.get_running_loop().create_task(self._write(batch), name="raft-disk")
+
+    async def hold(self) -> None:
+        """Wait for the running write, and begin no other until `release`."""
+        self._held = True
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    def release(self) -> None:
+        """Write again."""
+        self._held = False
+        self.pump()
 
     async def stop(self) -> None:
         """Wait for the running write; an error that repeats is no longer waited for."""

@@ -66,8 +66,8 @@ NAMES = (
     "install.synced",
     "install.verified",
     "install.renamed",
-    "install.reset",
     "install.loaded",
+    "install.done",
 )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from kybern.config.models import StoreConfig
 from store.raft.interface import Member
+from store.raft.snapshots import SnapshotMember
 
 
 def member_id(cluster_name: str, name: str) -> int:
@@ -20,4 +21,20 @@ def members_of(config: StoreConfig) -> Sequence[Member]:
     return [
         Member(member_id(config.cluster_name, name), name, config.members[name], config.clients.get(name, ""))
         for name in sorted(config.members)
+    ]
+
+
+def describe(config: StoreConfig) -> Sequence[SnapshotMember]:
+    """The members as a snapshot's header names them."""
+    return [SnapshotMember(m.name, m.peer_address, m.client_address) for m in members_of(config)]
+
+
+def differences(config: StoreConfig, members: Sequence[SnapshotMember]) -> Sequence[str]:
+    """What a snapshot's header says otherwise than the configuration, which is what counts."""
+    ours = {member.name: member for member in describe(config)}
+    theirs = {member.name: member for member in members}
+    return [
+        f"{name} is {theirs.get(name, 'unknown')} there and {ours.get(name, 'unknown')} here"
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name)
     ]

@@ -23,10 +23,12 @@ from store.raft.disk import DiskWriter
 from store.raft.entries import InvalidEntry, decode_group
 from store.raft.interface import Applied, RaftStatus, RaftUnavailable, StateMachine
 from store.raft.journal import Journal
-from store.raft.members import member_id, members_of
+from store.raft.members import describe, differences, member_id, members_of
 from store.raft.proposals import MAX_COMMAND_BYTES, Proposal, Proposals, Taken
 from store.raft.reads import Reader, Reads
 from store.raft.segments import CorruptJournal
+from store.raft.snapshots import Header
+from store.raft.snapshotting import Position, Snapshots
 from store.raft.transport import TlsTransport, Transport
 
 log = logging.getLogger(__name__)
@@ -61,6 +63,7 @@ class RaftNode:
         self._directory: DataDir | None = None
         self._raft: HardenedRaft | None = None
         self._disk: DiskWriter | None = None
+        self._snapshots: Snapshots | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._turning = False
@@ -68,6 +71,8 @@ class RaftNode:
         self._running = False
         self._applied_any = False
         self._command_index = 0
+        # The leader's clock in the last entry that was applied.
+        self._now_ms = 0
         self._next_expiry = 0.0
         self._counters = dict.fromkeys(
             ("proposals", "groups", "commands_applied", "entries_applied", "forwarded", "reads"), 0.0
@@ -89,24 +94,32 @@ class RaftNode:
         self._machine = machine
         identity = Identity(self._config.cluster_name, self._config.name)
         directory = await asyncio.to_thread(DataDir.open, self._config.data_dir, identity)
-        journal = Journal(directory.log_path)
+        # A fraction of what may lie between two snapshots: only whole segments are ever removed.
+        journal = Journal(directory.log_path, segment_bytes=max(1, self._config.snapshot_log_bytes // 4))
+        self._snapshots = Snapshots(self._config, directory.path / "snapshot", journal, machine, self)
         try:
             await asyncio.to_thread(journal.open)
+            header = await self._snapshots.restore()
             timing = Timing(
                 self._config.heartbeat_interval, self._config.election_timeout_min, self._config.election_timeout_max
             )
             others = [name for name in self._config.members if name != self._config.name]
             self._raft = HardenedRaft(self._config.name, others, timing, journal, directory, self._transport, self)
             overrides.check_instance(self._raft)
+            if header is not None:
+                self._raft.restored(header.index, header.now_ms)
+                self.restored(header)
             self._disk = DiskWriter(
                 journal, on_durable=self._on_durable, on_full=self._on_disk_full, on_lost=self._fail
             )
+            self._snapshots.join(self._raft, self._disk, self._transport.send)
             self._directory = directory
             self._running = True
             await self._transport.start(self)
         except BaseException:
             self._running = False
             self._raft = None
+            await self._snapshots.stop()
             journal.close()
             directory.close()
             raise
@@ -121,7 +134,7 @@ class RaftNode:
 
     async def stop(self) -> None:
         """Hand leadership over if there is one to take it, then leave."""
-        if self._raft is None or self._disk is None or self._directory is None:
+        if self._raft is None or self._disk is None or self._directory is None or self._snapshots is None:
             return
         if self._running and self._raft.leads:
             self._deposed.clear()
@@ -132,6 +145,7 @@ class RaftNode:
         if self._timer is not None:
             self._timer.cancel()
         await self._transport.stop()
+        await self._snapshots.stop()
         await self._disk.stop()
         self._end("this member stops")
         self._raft.journal.close()
@@ -227,6 +241,8 @@ class RaftNode:
                 "log_bytes": journal.log_bytes,
                 "is_leader": float(self.is_leader),
             }
+        if self._snapshots is not None:
+            found |= self._snapshots.metrics()
         return found
 
     # --- turns
@@ -247,7 +263,7 @@ class RaftNode:
         raft, disk = self._raft, self._disk
         if not self._running or raft is None or disk is None:
             return
-        raft.may_lead = disk.healthy
+        raft.may_lead = disk.healthy and not raft.paused
         try:
             raft.tick()
         except CorruptJournal as error:
@@ -263,6 +279,8 @@ class RaftNode:
             self._proposals.expire(now)
             self._reads.expire(now)
         disk.pump()
+        if self._snapshots is not None:
+            self._snapshots.turn()
         if self._applied_any:
             self._applied_any = False
             self._guarded("caught_up", self._caught_up)
@@ -284,6 +302,8 @@ class RaftNode:
     def apply(self, index: int, term: int, entry: bytes) -> int:
         """Apply a committed entry's commands."""
         self._counters["entries_applied"] += 1
+        if self._snapshots is not None:
+            self._snapshots.applied(len(entry))
         self._proposals.entry_applied(term)
         try:
             group = decode_group(entry)
@@ -293,6 +313,7 @@ class RaftNode:
         if group is None:
             return 1
         now_ms, runs = group
+        self._now_ms = max(self._now_ms, now_ms)
         count = 0
         for run in runs:
             for command, proposal in zip(run.commands, self._proposals.claim(run), strict=True):
@@ -321,6 +342,23 @@ class RaftNode:
         if self._loop is not None:
             for handler in self._handlers:
                 self._loop.call_soon(self._guarded, "leadership handler", handler, leads)
+
+    # --- what snapshots ask (snapshotting.Owner)
+
+    def position(self) -> Position:
+        """What a snapshot of the present state must tell."""
+        return Position(self._command_index, self._now_ms, describe(self._config))
+
+    def restored(self, header: Header) -> None:
+        """The state is a snapshot's: go on counting where it ends."""
+        self._command_index, self._now_ms = header.command_index, header.now_ms
+        self._proposals.fail_sent("the state has moved on by a snapshot; the command may be part of it")
+        for difference in differences(self._config, header.members):
+            log.warning("the snapshot up to entry %d and the configuration differ: %s", header.index, difference)
+
+    def snapshot_failed(self, error: Exception) -> None:
+        """This member must not go on."""
+        self._fail(error)
 
     # --- what the transport tells (transport.Listener)
 
@@ -353,6 +391,10 @@ class RaftNode:
                 self._reads.add(Reader(self._clock.monotonic() + self._timeout, None, peer, message.id))
             case messages.ReadReply():
                 self._reads.answered(peer, message)
+            case messages.SnapshotPart() if self._snapshots is not None:
+                self._snapshots.on_part(peer, message)
+            case messages.SnapshotReply() if self._snapshots is not None:
+                self._snapshots.on_reply(peer, message)
             case _:
                 self._receive(raft, peer, message)
         self.kick()

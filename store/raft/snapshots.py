@@ -95,8 +95,12 @@ class SnapshotWriter:
         self._total = self._unsynced = 0
         self._file = self._temporary.open("wb")
         body = msgspec.msgpack.encode(header)
-        self._file.write(_HEAD.pack(_MAGIC, len(body), zlib.crc32(body)) + body)
-        failpoints.hit("snapshot.begin")
+        try:
+            self._file.write(_HEAD.pack(_MAGIC, len(body), zlib.crc32(body)) + body)
+            failpoints.hit("snapshot.begin")
+        except OSError:
+            self.abandon()
+            raise
 
     def write(self, part: bytes) -> None:
         """Add a part of the dump.

@@ -14,7 +14,7 @@ import socket
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,6 +40,20 @@ class Counter:
 
     def caught_up(self) -> None:
         """Nobody watches."""
+
+    def dump(self) -> Iterator[bytes]:
+        """There is nothing."""
+        return iter(())
+
+    def load(self) -> Counter:
+        """As `dump`."""
+        return self
+
+    def feed(self, part: bytes) -> None:
+        """There is nothing."""
+
+    def finish(self) -> None:
+        """There is nothing."""
 
 
 def configurations(directory: Path) -> list[StoreConfig]:

@@ -90,6 +90,11 @@ class StoreConfig(_Config):
     quota_bytes: Annotated[int, msgspec.Meta(gt=0)] = 2 * 1024**3
     # Where /metrics and /health are served, over HTTPS to members and masters; empty for nowhere.
     metrics_address: str = ""
+    # A snapshot is taken when the log has grown by so many bytes (or by the last snapshot's size, if that is more) or
+    # entries since the last one; so many entries before it stay, for members that are a little behind.
+    snapshot_log_bytes: Annotated[int, msgspec.Meta(gt=0)] = 64 << 20
+    snapshot_entries: Annotated[int, msgspec.Meta(gt=0)] = 50_000
+    snapshot_keep_entries: Annotated[int, msgspec.Meta(ge=0)] = 5_000
     log: Logging = msgspec.field(default_factory=Logging)
 
 

@@ -1,25 +1,29 @@
 """The whole state as a stream of bytes, and back. For snapshots.
 
 MessagePack frames, each with its length (4 bytes, big-endian) before it: a head, then portions of records, leases and
-outcomes of sessions, alarms. Records are never altered, so a dump is consistent as of the moment in which it was begun,
-however long it is read.
+outcomes of sessions, alarms, and how many records there were. Records are never altered, and a dump keeps compaction
+from taking them out, so it is consistent as of the moment in which it was begun, however long it is read. Beginning one
+copies nothing that grows with the number of keys.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from store.mvcc.errors import StoreError
+from store.mvcc.keyspace import KeySpace
 from store.mvcc.leases import Lease
-from store.mvcc.machine import StoreMachine
 from store.mvcc.outcomes import DeleteOutcome, OpOutcome, PutOutcome, RangeOutcome, TxnOutcome
 from store.mvcc.records import Record
 from store.mvcc.sessions import Session
 
-FORMAT = 1
+if TYPE_CHECKING:
+    from store.mvcc.machine import StoreMachine
+
+FORMAT = 2
 _PORTION = 512
 
 _Row = tuple[bytes, bytes, int, int, int, int]
@@ -33,31 +37,196 @@ class Head(msgspec.Struct, frozen=True):
     compacted: int
     applied_index: int
     now_ms: int
-    records: int
+    # How many keys exist.
+    keys: int
 
 
 class BadDump(Exception):  # noqa: N818 - said of the data
     """The bytes are not a dump, or not a whole one."""
 
 
-def dump(machine: StoreMachine) -> Iterator[bytes]:
+class Dump:
+    """An iterator over the portions of a dump. `close` it when it is not read to its end."""
+
+    def __init__(self, machine: StoreMachine) -> None:
+        self._keys = machine.keys
+        self._keys.pin()
+        self._pinned = True
+        self._head = Head(
+            format=FORMAT,
+            revision=machine.keys.revision,
+            compacted=machine.keys.compacted,
+            applied_index=machine.applied_index,
+            now_ms=machine.now_ms,
+            keys=len(machine.keys.live),
+        )
+        # Small tables that change in place; outcomes are values.
+        tables: dict[str, Sequence[Any]] = {
+            "leases": [(lease.id, lease.ttl, lease.renewals) for lease in machine.leases.leases.values()],
+            "sessions": [
+                (client, session.floor, list(session.outcomes.items()))
+                for client, session in machine.sessions.sessions.items()
+            ],
+            "alarms": machine.alarms.matching(),
+        }
+        self._frames = self._generate(tables)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._frames)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let compaction go on."""
+        if self._pinned:
+            self._pinned = False
+            self._keys.unpin()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _generate(self, tables: Mapping[str, Sequence[Any]]) -> Iterator[bytes]:
+        encoder = msgspec.msgpack.Encoder()
+
+        def frame(item: object) -> bytes:
+            encoded = encoder.encode(item)
+            return len(encoded).to_bytes(4, "big") + encoded
+
+        yield frame(msgspec.to_builtins(self._head))
+        count = 0
+        for name, records in self._records():
+            count += len(records)
+            yield frame((name, [_row(r) for r in records]))
+        for name, rows in tables.items():
+            for at in range(0, len(rows), _PORTION):
+                portion = rows[at : at + _PORTION]
+                if name == "sessions":
+                    portion = [(c, floor, [(n, _pack(o)) for n, o in kept]) for c, floor, kept in portion]
+                yield frame((name, portion))
+        yield frame(("end", (count,)))
+
+    def _records(self) -> Iterator[tuple[str, Sequence[Record]]]:
+        keys, head = self._keys, self._head
+        cursor: bytes | None = None
+        # Before the first compaction the log has everything.
+        ended = head.compacted == 0
+        while not ended:
+            base, cursor = keys.base_after(cursor, head.compacted, _PORTION)
+            ended = cursor is None
+            if base:
+                yield "base", base
+        at, end = keys.log.position(head.compacted), keys.log.position(head.revision + 1)
+        for begin in range(at, end, _PORTION):
+            yield "changes", keys.log.portion(begin, min(begin + _PORTION, end))
+
+
+def dump(machine: StoreMachine) -> Dump:
     """The state as it is now, in portions; the machine may go on while they are read."""
-    base = machine.keys.base()
-    changes = machine.keys.log.all()
-    head = Head(
-        format=FORMAT,
-        revision=machine.keys.revision,
-        compacted=machine.keys.compacted,
-        applied_index=machine.applied_index,
-        now_ms=machine.now_ms,
-        records=len(base) + len(changes),
-    )
-    leases = [(lease.id, lease.ttl, lease.renewals, sorted(lease.keys)) for lease in machine.leases.leases.values()]
-    sessions = [
-        (client, session.floor, [(number, _pack(outcome)) for number, outcome in session.outcomes.items()])
-        for client, session in machine.sessions.sessions.items()
-    ]
-    return _frames(head, base, changes, {"leases": leases, "sessions": sessions, "alarms": machine.alarms.matching()})
+    return Dump(machine)
+
+
+class Loader:
+    """Takes a dump in portions, cut anywhere, and in the end puts its state in the place of a machine's."""
+
+    def __init__(self, machine: StoreMachine) -> None:
+        self._machine = machine
+        self._buffer = bytearray()
+        self._decoder = msgspec.msgpack.Decoder()
+        self._head: Head | None = None
+        self._keys = KeySpace()
+        self._count = 0
+        self._lease_keys: dict[int, set[bytes]] = {}
+        self._leases: list[Lease] = []
+        self._sessions: list[tuple[int, Session]] = []
+        self._alarms: list[tuple[int, int]] = []
+        self._ended = False
+
+    def feed(self, part: bytes) -> None:
+        """Take a portion.
+
+        Raises:
+            BadDump: when the bytes are not a dump.
+        """
+        buffer = self._buffer
+        buffer += part
+        at = 0
+        try:
+            while len(buffer) - at >= 4 and not self._ended:
+                end = at + 4 + int.from_bytes(buffer[at : at + 4], "big")
+                if len(buffer) < end:
+                    break
+                self._take(self._decoder.decode(bytes(buffer[at + 4 : end])))
+                at = end
+        except (msgspec.MsgspecError, ValueError, TypeError, KeyError) as error:
+            raise BadDump(f"the bytes are not a dump of the store: {error}") from error
+        del buffer[:at]
+
+    def finish(self) -> None:
+        """Replace the machine's state.
+
+        Raises:
+            BadDump: when the dump is not whole; the machine is as it was.
+        """
+        if self._head is None or not self._ended:
+            raise BadDump("the dump ends early")
+        head, machine = self._head, self._machine
+        machine.keys.adopt(self._keys, head.revision, head.compacted)
+        machine.applied_index, machine.now_ms = head.applied_index, head.now_ms
+        for lease in self._leases:
+            lease.keys = self._lease_keys.get(lease.id, set())
+        machine.sessions.sessions.clear()
+        machine.sessions.sessions.update(self._sessions)
+        machine.alarms.replace(self._alarms)
+        machine.replace_leases({lease.id: lease for lease in self._leases})
+
+    def _take(self, item: Any) -> None:
+        if self._head is None:
+            self._head = msgspec.convert(item, Head)
+            if self._head.format != FORMAT:
+                raise BadDump(f"the dump has format {self._head.format}; this version reads {FORMAT}")
+            return
+        kind, rows = item
+        match kind:
+            case "base":
+                records = [_record(row) for row in rows]
+                self._count += len(records)
+                self._move_leases(records)
+                self._keys.load_base(records)
+            case "changes":
+                records = [_record(row) for row in rows]
+                self._count += len(records)
+                self._move_leases(records)
+                self._keys.load_changes(records)
+            case "leases":
+                self._leases += [Lease(id_, ttl, renewals) for id_, ttl, renewals in rows]
+            case "sessions":
+                self._sessions += [(c, Session(floor, {n: _unpack(o) for n, o in kept})) for c, floor, kept in rows]
+            case "alarms":
+                self._alarms += [(member, alarm) for member, alarm in rows]
+            case "end":
+                if self._count != rows[0]:
+                    raise BadDump(f"the dump has {self._count} records instead of {rows[0]}")
+                self._ended = True
+
+    def _move_leases(self, records: Sequence[Record]) -> None:
+        """Note which keys live by which lease, from the records as they follow each other."""
+        live = self._keys.live
+        latest: dict[bytes, int] = {}
+        for record in records:
+            key = record.key
+            old = live.get(key)
+            before = latest.get(key, old.lease if old is not None else 0)
+            if before != record.lease:
+                if before:
+                    self._lease_keys[before].discard(key)
+                if record.lease:
+                    self._lease_keys.setdefault(record.lease, set()).add(key)
+            latest[key] = record.lease
 
 
 def load(machine: StoreMachine, frames: Iterable[bytes]) -> None:
@@ -66,74 +235,10 @@ def load(machine: StoreMachine, frames: Iterable[bytes]) -> None:
     Raises:
         BadDump: when the bytes are not a dump; the machine is as it was.
     """
-    items = _unframe(frames)
-    try:
-        head = msgspec.convert(next(items), Head)
-        if head.format != FORMAT:
-            raise BadDump(f"the dump has format {head.format}; this version reads {FORMAT}")
-        base: list[Record] = []
-        changes: list[Record] = []
-        leases: list[Lease] = []
-        sessions: list[tuple[int, Session]] = []
-        alarms: list[tuple[int, int]] = []
-        for kind, rows in items:
-            match kind:
-                case "base":
-                    base += [_record(row) for row in rows]
-                case "changes":
-                    changes += [_record(row) for row in rows]
-                case "leases":
-                    leases += [Lease(id_, ttl, renewals, set(keys)) for id_, ttl, renewals, keys in rows]
-                case "sessions":
-                    sessions += [(c, Session(floor, {n: _unpack(o) for n, o in kept})) for c, floor, kept in rows]
-                case "alarms":
-                    alarms += [(member, kind) for member, kind in rows]
-                case "end":
-                    break
-        else:
-            raise BadDump("the dump ends early")
-    except (msgspec.MsgspecError, ValueError, TypeError, StopIteration, KeyError) as error:
-        raise BadDump(f"the bytes are not a dump of the store: {error}") from error
-    if len(base) + len(changes) != head.records:
-        raise BadDump(f"the dump has {len(base) + len(changes)} records instead of {head.records}")
-    machine.keys.load(head.revision, head.compacted, base, changes)
-    machine.applied_index, machine.now_ms = head.applied_index, head.now_ms
-    machine.leases.leases = {lease.id: lease for lease in leases}
-    machine.sessions.sessions.clear()
-    machine.sessions.sessions.update(sessions)
-    machine.alarms.replace(alarms)
-
-
-def _frames(
-    head: Head, base: Sequence[Record], changes: Sequence[Record], tables: Mapping[str, Sequence[Any]]
-) -> Iterator[bytes]:
-    encoder = msgspec.msgpack.Encoder()
-
-    def frame(item: object) -> bytes:
-        encoded = encoder.encode(item)
-        return len(encoded).to_bytes(4, "big") + encoded
-
-    yield frame(msgspec.to_builtins(head))
-    for name, records in (("base", base), ("changes", changes)):
-        for at in range(0, len(records), _PORTION):
-            yield frame((name, [_row(r) for r in records[at : at + _PORTION]]))
-    for name, rows in tables.items():
-        for at in range(0, len(rows), _PORTION):
-            yield frame((name, rows[at : at + _PORTION]))
-    yield frame(("end", ()))
-
-
-def _unframe(frames: Iterable[bytes]) -> Iterator[Any]:
-    decoder = msgspec.msgpack.Decoder()
-    buffer = bytearray()
+    loader = Loader(machine)
     for part in frames:
-        buffer += part
-        while len(buffer) >= 4:
-            length = int.from_bytes(buffer[:4], "big")
-            if len(buffer) < 4 + length:
-                break
-            yield decoder.decode(bytes(buffer[4 : 4 + length]))
-            del buffer[: 4 + length]
+        loader.feed(part)
+    loader.finish()
 
 
 def _row(record: Record) -> _Row:

@@ -3,6 +3,9 @@
 `live` has the keys that exist now, `dead` those whose last change was a deletion that is still kept; records of a key
 are chained from new to old. So reads of the present are plain reads of one sorted dictionary, and only reads of the
 past walk chains.
+
+What a compaction makes superfluous is taken out in portions, and not while a dump is being made: nothing that is read
+from here shows whether that has been done yet.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from store.mvcc.records import NO_BOUND, ChangeLog, Record
 
 # What a record costs beside its key and value: the object, its place in a dictionary or in the log. About.
 _RECORD_BYTES = 200
+# Records that are taken out at a time, so that no command waits for long: some ten milliseconds.
+_TRIM = 10_000
 
 
 class KeySpace:
@@ -32,6 +37,11 @@ class KeySpace:
         self.log = ChangeLog()
         # Bytes of keys and values, history included.
         self.bytes = 0
+        # Up to which compaction superfluous records have been taken out, and who keeps that from going on.
+        self._trimmed = 0
+        self._pins = 0
+        # What an earlier state held, being freed in portions.
+        self._retired: list[KeySpace] = []
 
     @property
     def footprint(self) -> int:
@@ -96,15 +106,63 @@ class KeySpace:
     def compact(self, revision: int) -> None:
         """Forget what was superseded before `revision`; reads and watches from `revision` on still work."""
         self.compacted = revision
-        for record in self.log.drop_before(revision):
+        self.trim()
+
+    def trim(self) -> None:
+        """Take out a portion of what is superfluous; to be called again now and then."""
+        if self._retired and not self._retired[-1]._free():
+            self._retired.pop()
+        if self._pins or self._trimmed == self.compacted:
+            return
+        dropped = self.log.drop_before(self.compacted, _TRIM)
+        for record in dropped:
             self._forget_previous(record)
             if not record.version:
                 self.bytes -= record.size
                 if self.dead.get(record.key) is record:
                     del self.dead[record.key]
+        if len(dropped) == _TRIM:
+            return
         # Changes of the revision itself stay, for watches that begin with it, but what was before them goes.
-        for record in self.log.between(revision, revision, limit=len(self.log)):
+        for record in self.log.between(self.compacted, self.compacted, limit=len(self.log)):
             self._forget_previous(record)
+        self._trimmed = self.compacted
+
+    # --- dumps
+
+    def pin(self) -> None:
+        """Keep every record that is here now, also when it is compacted, until `unpin`."""
+        self._pins += 1
+
+    def unpin(self) -> None:
+        """Give up one `pin`."""
+        self._pins -= 1
+
+    def base_after(self, cursor: bytes | None, compacted: int, limit: int) -> tuple[list[Record], bytes | None]:
+        """Records that a compaction at `compacted` left and that are older than its log, in the order of keys.
+
+        About `limit` keys after `cursor` are looked at (None: from the first on); also returns the next cursor, None
+        at the end. Pinned, portions that are taken while keys change fit together: a change adds records and takes
+        none away.
+        """
+        found: list[bytes] = []
+        bound: bytes | None = None
+        for keys in (self.live, self.dead):
+            portion = list(islice(keys.irange(cursor, None, (cursor is None, True)), limit))
+            if len(portion) == limit and (bound is None or portion[-1] < bound):
+                bound = portion[-1]
+            found += portion
+        found.sort()
+        base = []
+        for key in found:
+            if bound is not None and key > bound:
+                break
+            record = self.live.get(key) or self.dead.get(key)
+            while record is not None and record.mod > compacted:
+                record = record.previous
+            if record is not None and record.version and record.mod < compacted:
+                base.append(record)
+        return base, bound
 
     # --- whole
 
@@ -117,35 +175,55 @@ class KeySpace:
                 if record.mod <= revision and (record.version or record.mod >= self.compacted):
                     numbers = f"{record.create},{record.mod},{record.version},{record.lease},{len(record.key)};"
                     crc = zlib.crc32(record.value, zlib.crc32(record.key, zlib.crc32(numbers.encode(), crc)))
-                record = record.previous
+                # What is older than the compaction's view of the key is gone, taken out or not.
+                record = record.previous if record.mod > self.compacted else None
         return crc
 
-    def base(self) -> Sequence[Record]:
-        """The records that are older than the log: with the log's changes on top they make the whole."""
-        first = self.compacted
-        oldest = []
-        for head in self._heads(None, None):
-            record = head
-            while record.previous is not None:
-                record = record.previous
-            if record.version and record.mod < first:
-                oldest.append(record)
-        return oldest
-
-    def load(self, revision: int, compacted: int, base: Sequence[Record], changes: Sequence[Record]) -> None:
-        """Replace everything by what `base` and the log of a key space were."""
-        self.__init__()  # type: ignore[misc] # the one place that knows every field
-        for record in base:
+    def load_base(self, records: Sequence[Record]) -> None:
+        """Into an empty key space: records that are older than the log, in the order of keys."""
+        for record in records:
             self.live[record.key] = record
             self.bytes += record.size
+
+    def load_changes(self, changes: Sequence[Record]) -> None:
+        """After the base: the log, in its order."""
+        live, dead = self.live, self.dead
         for change in changes:
-            old = self.live.pop(change.key, None) or self.dead.pop(change.key, None)
+            key = change.key
+            old = live.get(key)
+            if old is None:
+                old = dead.pop(key, None)
+            if change.version:
+                live[key] = change
+            else:
+                if old is not None and old.version:
+                    del live[key]
+                dead[key] = change
             change.previous = old
-            (self.live if change.version else self.dead)[change.key] = change
             self._add(change)
+
+    def adopt(self, other: KeySpace, revision: int, compacted: int) -> None:
+        """Replace everything by what `other` was loaded with. What was here is freed in portions, by `trim`."""
+        old = KeySpace()
+        old.live, old.dead, old.log = self.live, self.dead, self.log
+        self._retired.append(old)
+        self.live, self.dead, self.log, self.bytes = other.live, other.dead, other.log, other.bytes
         self.revision, self.compacted = revision, compacted
+        self._trimmed = compacted
 
     # --- within
+
+    def _free(self) -> bool:
+        """Let go of a portion of everything; False when nothing was left."""
+        if self.log.drop_last(_TRIM):
+            return True
+        # As plain dictionaries: their order is of no use any more.
+        for records in (self.live, self.dead):
+            if records:
+                for _ in range(min(_TRIM, len(records))):
+                    dict.popitem(records)
+                return True
+        return False
 
     def _add(self, record: Record) -> None:
         self.log.append(record)

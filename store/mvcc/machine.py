@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from kybern.pb.etcd import kv_pb2, lease_pb2, maintenance_pb2
 from kybern.pb.v1 import store_pipe_pb2
 from store.mvcc.alarms import AlarmTable, txn_grows
+from store.mvcc.dump import Dump, Loader
 from store.mvcc.errors import (
     COMPACTED,
     FUTURE_REVISION,
@@ -24,7 +25,7 @@ from store.mvcc.errors import (
     StoreError,
 )
 from store.mvcc.keyspace import KeySpace
-from store.mvcc.leases import MAX_TTL, LeaseTable
+from store.mvcc.leases import MAX_TTL, Lease, LeaseTable
 from store.mvcc.outcomes import (
     AlarmOutcome,
     BatchOutcome,
@@ -76,10 +77,15 @@ class StoreMachine:
         self.applied_index = 0
         self.lease_observer: LeaseObserver = _NoObserver()
         self._wakers: list[Callable[[], None]] = []
+        self._loaded: list[Callable[[], None]] = []
 
     def on_caught_up(self, waker: Callable[[], None]) -> None:
         """Call `waker` after each batch of applied commands."""
         self._wakers.append(waker)
+
+    def on_loaded(self, handler: Callable[[], None]) -> None:
+        """Call `handler` after the whole state was replaced by that of a snapshot."""
+        self._loaded.append(handler)
 
     # --- StateMachine
 
@@ -120,6 +126,26 @@ class StoreMachine:
         """Wake watchers."""
         for waker in self._wakers:
             waker()
+        self.keys.trim()
+
+    def dump(self) -> Dump:
+        """The state as it is now, in portions; the machine may go on while they are read."""
+        return Dump(self)
+
+    def load(self) -> Loader:
+        """Take a dump; its `finish` replaces the state."""
+        return Loader(self)
+
+    def replace_leases(self, leases: dict[int, Lease]) -> None:
+        """The end of a load: who counts the leases' time, and who follows changes, is told of the new state."""
+        gone = self.leases.leases.keys() - leases.keys()
+        self.leases.leases = leases
+        for number in gone:
+            self.lease_observer.lease_ended(number)
+        for lease in leases.values():
+            self.lease_observer.lease_renewed(lease.id, lease.ttl)
+        for handler in self._loaded:
+            handler()
 
     # --- reading
 

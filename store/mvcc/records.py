@@ -67,12 +67,32 @@ class ChangeLog:
             end = bisect_right(self._records, self._records[begin + limit - 1].mod, lo=begin, key=_revision)
         return self._records[begin:end]
 
-    def drop_before(self, revision: int) -> Sequence[Record]:
-        """Take out the changes before `revision` and return them."""
-        end = bisect_left(self._records, revision, key=_revision)
+    def position(self, revision: int) -> int:
+        """Where the changes of `revision` begin; holds until changes are taken out."""
+        return bisect_left(self._records, revision, key=_revision)
+
+    def portion(self, begin: int, end: int) -> Sequence[Record]:
+        """The changes between two positions."""
+        return self._records[begin:end]
+
+    def drop_before(self, revision: int, limit: int) -> Sequence[Record]:
+        """Take out the oldest changes before `revision`, at most `limit` of them, and return them."""
+        end = bisect_left(self._records, revision, hi=min(limit, len(self._records)), key=_revision)
         dropped = self._records[:end]
         del self._records[:end]
         return dropped
+
+    def drop_last(self, limit: int) -> bool:
+        """Take out the newest changes, at most `limit` of them; whether there were any."""
+        gone = self._records[-limit:]
+        del self._records[-limit:]
+        for record in gone:
+            record.previous = None
+        return bool(gone)
+
+    def __del__(self) -> None:
+        # A long chain that is let go at its head would be freed by recursion, deeper than the stack.
+        self.drop_last(len(self._records))
 
     def all(self) -> Sequence[Record]:
         """A copy of the whole log."""

@@ -20,7 +20,7 @@ from pysyncobj import syncobj as stock
 from pysyncobj.node import Node
 
 from kybern.daemon import StartupError
-from store.raft import messages
+from store.raft import failpoints, messages
 from store.raft.bridge import LogView, RaftTransport, Wire, from_wire
 from store.raft.configuration import Configuration, Configurations, encode
 from store.raft.datadir import Vote
@@ -154,9 +154,13 @@ class HardenedRaft(SyncObj):
         self._trial_votes: set[str] = set()
         self._ballots: set[str] = set()
         self._may_campaign = False
-        self._last_clock_ms = 0
+        self._last_clock_ms = self._clock_floor = 0
         # False while the disk takes nothing: then this member neither leads nor stands for election.
         self.may_lead = True
+        # Set while a leader's snapshot takes the place of log and state.
+        self.paused = False
+        # Followers whose next entry is no longer in the log.
+        self._behind: set[Node] = set()
         self.stale_replies = 0
         self._raft_transport = RaftTransport(wire)
         conf = _conf(timing, self._state_changed)
@@ -281,6 +285,37 @@ class HardenedRaft(SyncObj):
         count = 1 + sum(self._progress[node].answered > sequence for node in self._SyncObj__otherNodes)
         return count > (len(self._SyncObj__otherNodes) + 1) / 2
 
+    def restored(self, index: int, now_ms: int) -> None:
+        """A snapshot has given the state as of the entry `index`, stamped `now_ms`; the log reaches that far."""
+        self._SyncObj__raftCommitIndex = max(self.commit_index, index)
+        self._SyncObj__raftLastApplied = index
+        self._last_clock_ms = max(self._last_clock_ms, now_ms)
+        self._clock_floor = max(self._clock_floor, now_ms)
+        # What waited for the disk may be an entry that the snapshot took the place of.
+        self._held = []
+
+    def reconfigured(self, index: int, configuration: Configuration) -> None:
+        """The log begins anew after `index`, with the members that a leader's snapshot names."""
+        self.configurations.reset(index, configuration)
+        self._configure()
+
+    @property
+    def behind(self) -> set[str]:
+        """As the leader: members that can be reached and need a snapshot, because the log has not what they miss."""
+        if not self._behind or not self._isLeader():
+            return set()
+        return {str(node.id) for node in self._behind & self._SyncObj__connectedNodes}
+
+    def snapshot_installed(self, peer: str, index: int) -> None:
+        """A follower has the leader's snapshot up to `index`, durably."""
+        node = self._nodes[peer]
+        self._behind.discard(node)
+        match = self._SyncObj__raftMatchIndex
+        match[node] = max(match[node], index)
+        self._SyncObj__raftNextIndex[node] = max(match[node], self.journal.base_index) + 1
+        self._progress[node].reset_floor = self.append_sequence
+        self._hooks.kick()
+
     def heartbeat(self) -> None:
         """Send an append to every follower now."""
         self._SyncObj__sendAppendEntries()
@@ -301,6 +336,7 @@ class HardenedRaft(SyncObj):
         following = self._SyncObj__raftNextIndex, self._SyncObj__raftMatchIndex, self._SyncObj__lastResponseTime
         for node in self._progress.keys() - (voters | learners):
             del self._progress[node]
+            self._behind.discard(node)
             for known in following:
                 known.pop(node, None)
         for node in (voters | learners) - self._progress.keys():
@@ -510,6 +546,7 @@ class HardenedRaft(SyncObj):
         for progress in self._progress.values():
             progress.sent_commit = progress.answered = 0
             progress.reset_floor = self.append_sequence
+        self._behind.clear()
         self._last_clock_ms = self._clock_in_log()
         super()._SyncObj__onBecomeLeader()
 
@@ -520,8 +557,8 @@ class HardenedRaft(SyncObj):
             with contextlib.suppress(InvalidEntry):
                 clock = clock_of(self.journal.read(index))
                 if clock is not None:
-                    return clock
-        return 0
+                    return max(clock, self._clock_floor)
+        return self._clock_floor
 
     def _state_changed(self, old: int, new: int) -> None:
         leader = stock._RAFT_STATE.LEADER
@@ -565,6 +602,18 @@ class HardenedRaft(SyncObj):
             self._note_leader(node, message, commit=0)
             self._reply(node, next_index=0, success=False, reset=False)
             return
+        if previous < journal.base_index:
+            # A snapshot has what comes up to there; that was committed, so the leader has the same.
+            covered = journal.base_index - previous
+            if covered > len(entries):
+                self._note_leader(node, message, commit=0)
+                self._SyncObj__sendNextNodeIdx(node, nextNodeIdx=previous + len(entries) + 1, success=True)
+                return
+            if entries[covered - 1][2] != journal.base_term:
+                raise CommittedConflict(f"{node} sends another entry {journal.base_index} than the committed one")
+            entries = entries[covered:]
+            previous = journal.base_index
+            message = message | {"prevLogIdx": previous, "prevLogTerm": journal.base_term, "entries": entries}
         matches = (
             journal.base_index <= previous <= journal.last_index and journal.term_at(previous) == message["prevLogTerm"]
         )
@@ -657,6 +706,11 @@ class HardenedRaft(SyncObj):
                 f"{node} acknowledges entry {message['next_node_idx'] - 1}, which does not exist"
             )
         progress.answered = max(progress.answered, sequence)
+        if message["success"] and message["next_node_idx"] > self.journal.base_index:
+            self._behind.discard(node)
+        elif message["reset"] and node in self._behind:
+            # It only says again what it lacks.
+            message = message | {"reset": False}
         following = self._SyncObj__raftNextIndex
         before = following[node]
         if message["reset"]:
@@ -674,6 +728,8 @@ class HardenedRaft(SyncObj):
         if next_index <= match[node]:
             log.error("%s lost entries from %d on that it had acknowledged up to %d", node, next_index, match[node])
             match[node] = next_index - 1
+        if next_index <= self.journal.base_index:
+            self._behind.add(node)
         return max(next_index, self.journal.base_index + 1)
 
     # --- commit, apply, append, send
@@ -689,14 +745,16 @@ class HardenedRaft(SyncObj):
             self._SyncObj__raftCommitIndex = commit
         self._commit_from = 0
         target = min(commit, journal.durable_index)
-        budget = _APPLY_PER_TICK
+        budget = 0 if self.paused else _APPLY_PER_TICK
         while self.applied_index < target and budget > 0:
             index = self.applied_index + 1
             entry = journal.read(index)
             # Before the entry is applied, so that nothing is ever applied twice.
             self._SyncObj__raftLastApplied = index
+            failpoints.hit("apply.begin")
             budget -= self._hooks.apply(index, journal.term_at(index), entry)
-        if self.applied_index < target:
+            failpoints.hit("apply.done")
+        if self.applied_index < target and not self.paused:
             self._hooks.kick()
         return False
 
@@ -725,30 +783,38 @@ class HardenedRaft(SyncObj):
         if node not in self._SyncObj__connectedNodes:
             return
         journal, progress, following = self.journal, self._progress[node], self._SyncObj__raftNextIndex
+        if following[node] <= journal.base_index:
+            self._behind.add(node)
+            following[node] = journal.base_index + 1
+        if node in self._behind:
+            # Only heartbeats until it has a snapshot: it shall know its leader, and the leader its quorum.
+            if even_empty:
+                self._transport_send(node, self._append_message(journal.base_index + 1, [], self.append_sequence + 1))
+                self.append_sequence += 1
+            return
         while following[node] <= journal.last_index or even_empty or progress.sent_commit < self.commit_index:
             first = following[node]
             entries = journal.entries(first, _APPEND_BYTES) if first <= journal.last_index else []
             # News of what is committed alone need no answer: 0 asks for none.
             sequence = self.append_sequence + 1 if entries or even_empty else 0
-            sent = self._transport_send(
-                node,
-                {
-                    "type": "append_entries",
-                    "term": self.term,
-                    "sequence": sequence,
-                    "commit_index": self.commit_index,
-                    "prevLogIdx": first - 1,
-                    "prevLogTerm": journal.term_at(first - 1),
-                    "entries": [(payload, index, term) for index, term, payload in entries],
-                },
-            )
-            if not sent:
+            if not self._transport_send(node, self._append_message(first, entries, sequence)):
                 # Too much waits for this peer: nextIndex stays, and the connection calls when there is room.
                 return
             self.append_sequence = max(self.append_sequence, sequence)
             following[node] = first + len(entries)
             progress.sent_commit = self.commit_index
             even_empty = False
+
+    def _append_message(self, first: int, entries: list[tuple[int, int, bytes]], sequence: int) -> dict[str, Any]:
+        return {
+            "type": "append_entries",
+            "term": self.term,
+            "sequence": sequence,
+            "commit_index": self.commit_index,
+            "prevLogIdx": first - 1,
+            "prevLogTerm": self.journal.term_at(first - 1),
+            "entries": [(payload, index, term) for index, term, payload in entries],
+        }
 
     # Repairs: compaction forks, and trims in an order that loses acknowledged entries.
     def _SyncObj__tryLogCompaction(self) -> None:

@@ -19,6 +19,7 @@ import msgspec
 
 from kybern.daemon import StartupError
 from kybern.struct import Frozen
+from store.raft import failpoints
 
 _VOTE_MAGIC = b"KYVO"
 _VOTE_HEADER = struct.Struct("<4sII")
@@ -176,11 +177,15 @@ def replace_durably(path: Path, data: bytes) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         write_all(descriptor, data)
+        failpoints.hit("vote.written")
         os.fsync(descriptor)
+        failpoints.hit("vote.synced")
     finally:
         os.close(descriptor)
     temporary.replace(path)
+    failpoints.hit("vote.renamed")
     sync_directory(path.parent)
+    failpoints.hit("vote.done")
 
 
 def write_all(descriptor: int, data: bytes) -> None:

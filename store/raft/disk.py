@@ -43,6 +43,7 @@ class DiskWriter:
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopping = False
+        self._held = False
         # False while the disk is full or lost: the member must not lead or acknowledge.
         self.healthy = True
         self.writes = 0
@@ -51,12 +52,22 @@ class DiskWriter:
 
     def pump(self) -> None:
         """Begin to write what has not been written, unless a write runs already."""
-        if not self._idle.is_set() or self._stopping:
+        if not self._idle.is_set() or self._stopping or self._held:
             return
         batch = self._journal.take()
         if batch is not None:
             self._idle.clear()
             self._write(batch)
+
+    async def hold(self) -> None:
+        """Wait for the running write, and begin no other until `release`."""
+        self._held = True
+        await self._idle.wait()
+
+    def release(self) -> None:
+        """Write again."""
+        self._held = False
+        self.pump()
 
     async def stop(self) -> None:
         """Wait for the running write; an error that repeats is no longer waited for."""

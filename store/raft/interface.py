@@ -6,7 +6,7 @@ tests of what is above).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -84,6 +84,26 @@ class Applied:
     now_ms: int
 
 
+class Loading(Protocol):
+    """A dump on its way into a state machine, which goes on as it was until `finish`."""
+
+    def feed(self, part: bytes) -> None:
+        """Take bytes of the dump, cut anywhere. Short: other work of the loop comes in between.
+
+        Raises:
+            Exception: when they are not a dump's.
+        """
+        ...
+
+    def finish(self) -> None:
+        """Replace the machine's state, and tell those who follow it.
+
+        Raises:
+            Exception: when the dump is not whole; the machine is as it was.
+        """
+        ...
+
+
 class StateMachine(Protocol):
     """Applies committed commands. Deterministic, and never raises: errors are results."""
 
@@ -93,6 +113,17 @@ class StateMachine(Protocol):
 
     def caught_up(self) -> None:
         """Called after each batch of applied commands: the time to wake watchers."""
+        ...
+
+    def dump(self) -> Iterator[bytes]:
+        """The state as it is now, in portions, consistent however much is applied while they are read.
+
+        To begin takes no time that grows with the state. Read to its end, or thrown away.
+        """
+        ...
+
+    def load(self) -> Loading:
+        """Begin to take a dump."""
         ...
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kybern.daemon import StartupError
-from store.raft import segments
+from store.raft import failpoints, segments
 from store.raft.datadir import sync_directory
 from store.raft.entries import CONFIGURATION
 from store.raft.segments import CorruptJournal, FileHeader
@@ -34,6 +34,16 @@ _NAME = re.compile(r"^(\d{10})\.log$")
 _CRC = struct.Struct("<I")
 _OFFSET_BITS = 40
 _MAX_BATCH_BYTES = 16 << 20
+
+
+@dataclass(slots=True)
+class _Segment:
+    """A segment: the entry before its first one when it was begun, its lowest entry, and bytes of records."""
+
+    previous_index: int
+    previous_term: int
+    lowest: int
+    record_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -69,6 +79,10 @@ class Journal:
         self._taken = FIRST_BASE_INDEX
         self._writing: Batch | None = None
         self._files: dict[int, int] = {}
+        # All segments that have a file, or will have one with the next write, oldest first.
+        self._segments: dict[int, _Segment] = {}
+        # Segments whose files are to be removed, in this order: one that stayed between others would be a gap.
+        self._doomed: list[int] = []
         self._segment = 0
         self._segment_end = 0
         self._sequence = 1
@@ -153,6 +167,8 @@ class Journal:
         if not self._segment or self._segment_end >= self._segment_bytes:
             header = FileHeader(self._segment + 1, self._sequence, first - 1, self.term_at(first - 1))
             self._segment, self._segment_end = header.number, segments.FILE_HEADER_BYTES
+            self._segments[header.number] = _Segment(header.previous_index, header.previous_term, first)
+        self._segments[self._segment].lowest = min(self._segments[self._segment].lowest, first)
         batch = Batch(self._segment, header, self._segment_end, self._sequence, entries, entries[-1][0])
         at = batch.offset + segments.BATCH_HEADER_BYTES
         for index, _, payload in entries:
@@ -167,9 +183,84 @@ class Journal:
     def done(self, batch: Batch) -> None:
         """The batch is on disk: what of it is still part of the log is durable now."""
         self.durable_index = max(self.durable_index, batch.last_index)
-        self.log_bytes += sum(len(payload) + segments.RECORD_HEADER_BYTES for _, _, payload in batch.entries)
+        size = sum(len(payload) + segments.RECORD_HEADER_BYTES for _, _, payload in batch.entries)
+        self.log_bytes += size
+        self._segments[batch.segment].record_bytes += size
         self._writing = None
         self._evict()
+
+    # --- what is no longer needed (decided on the loop, removed in a thread)
+
+    def size_after(self, index: int) -> int:
+        """Bytes of payloads after the entry `index`."""
+        return sum(self._lengths[max(0, index - self.base_index) :])
+
+    def trim(self, index: int) -> None:
+        """Forget whole segments that hold nothing after `index`, which must be covered by a snapshot.
+
+        `remove` is to be called afterwards.
+        """
+        base: _Segment | None = None
+        gone: list[int] = []
+        numbers = list(self._segments)
+        lowest = self.last_index + 1
+        # From the newest on: the first that may be the oldest one of what is kept.
+        for position in range(len(numbers) - 1, 0, -1):
+            segment = self._segments[numbers[position]]
+            lowest = min(lowest, segment.lowest)
+            at = segment.previous_index
+            if not self.base_index <= at <= min(index, self.durable_index, lowest - 1):
+                continue
+            # What the segment was begun after must still be part of the log.
+            if self.term_at(at) == segment.previous_term:
+                base, gone = segment, numbers[:position]
+                break
+        if base is None:
+            return
+        count = base.previous_index - self.base_index
+        del self._terms[:count], self._places[:count], self._lengths[:count]
+        self.base_index, self.base_term = base.previous_index, base.previous_term
+        self._doomed += gone
+        self._forget(gone)
+
+    def reset(self, index: int, term: int) -> None:
+        """Forget everything, and begin anew after an entry that a snapshot ends with.
+
+        No write may be running, and none may begin before `remove` has returned.
+        """
+        if self._writing is not None:
+            raise ValueError("a batch is being written")
+        del self._terms[:], self._places[:], self._lengths[:]
+        self.configurations.clear()
+        self.base_index, self.base_term = index, term
+        self.durable_index = self._taken = index
+        self._segment_end = self._segment_bytes
+        # The newest first: what a crash leaves of them is a log that was there once.
+        gone = list(reversed(self._segments))
+        self._doomed = [*gone, *reversed(self._doomed)]
+        self._forget(gone)
+
+    def remove(self) -> None:
+        """Remove the files of what was forgotten, each for good before the next one; in a thread.
+
+        Raises:
+            OSError: when the disk does not take that; what is left is removed the next time, and first.
+        """
+        while self._doomed:
+            number = self._doomed[0]
+            (self._directory / _file_name(number)).unlink(missing_ok=True)
+            failpoints.hit("trim.unlinked")
+            sync_directory(self._directory)
+            descriptor = self._files.pop(number, None)
+            if descriptor is not None:
+                os.close(descriptor)
+            del self._doomed[0]
+
+    def _forget(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            self.log_bytes -= self._segments.pop(number).record_bytes
+        for index in [index for index in self._cache if not self.base_index < index <= self.last_index]:
+            self._cache_bytes -= len(self._cache.pop(index))
 
     # --- files
 
@@ -181,15 +272,16 @@ class Journal:
         """
         if batch.header is not None:
             self._begin_segment(batch.header)
+        failpoints.hit("append.begin")
         data = segments.encode_batch(batch.sequence, [segments.encode_record(i, t, p) for i, t, p in batch.entries])
         descriptor = self._files[batch.segment]
-        view = memoryview(data)
-        at = batch.offset
-        while view:
-            written = os.pwrite(descriptor, view, at)
-            view = view[written:]
-            at += written
+        half = len(data) // 2
+        _pwrite_all(descriptor, memoryview(data)[:half], batch.offset)
+        failpoints.hit("append.partial")
+        _pwrite_all(descriptor, memoryview(data)[half:], batch.offset + half)
+        failpoints.hit("append.written")
         os.fdatasync(descriptor)
+        failpoints.hit("append.synced")
 
     def open(self) -> None:
         """Read and check all segments, cut off an unfinished write at the very end, and be ready for more.
@@ -229,6 +321,11 @@ class Journal:
             return
         self._check_header(path, header, first=first)
         found = segments.scan(path, data, header)
+        self._segments[header.number] = _Segment(
+            header.previous_index,
+            header.previous_term,
+            min((record.index for record in found.records), default=header.previous_index + 1),
+        )
         self._replay(path, found, data)
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self._files[header.number] = descriptor
@@ -279,6 +376,7 @@ class Journal:
             self._places.append(found.header.number << _OFFSET_BITS | record.offset)
             self._lengths.append(record.length)
             self.log_bytes += record.length + segments.RECORD_HEADER_BYTES
+            self._segments[found.header.number].record_bytes += record.length + segments.RECORD_HEADER_BYTES
 
     def _begin_segment(self, header: FileHeader) -> None:
         path = self._directory / _file_name(header.number)
@@ -286,11 +384,14 @@ class Journal:
         if descriptor is None:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             self._files[header.number] = descriptor
+        failpoints.hit("segment.created")
         data = segments.encode_file_header(header)
         if os.pwrite(descriptor, data, 0) != len(data):
             raise OSError(f"short write to {path}")
+        failpoints.hit("segment.written")
         os.fsync(descriptor)
         sync_directory(self._directory)
+        failpoints.hit("segment.synced")
 
     def _read_file(self, index: int) -> bytes:
         slot = self._slot(index)
@@ -317,6 +418,13 @@ class Journal:
         if not 0 <= slot < len(self._terms):
             raise IndexError(f"entry {index} is not in the log ({self.base_index + 1}..{self.last_index})")
         return slot
+
+
+def _pwrite_all(descriptor: int, view: memoryview, at: int) -> None:
+    while view:
+        written = os.pwrite(descriptor, view, at)
+        view = view[written:]
+        at += written
 
 
 def _file_name(number: int) -> str:

@@ -147,6 +147,29 @@ class Removed(_Message, tag="removed"):
     id: _Id
 
 
+class SnapshotPart(_Message, tag="snapshot"):
+    """Bytes of a leader's snapshot file from `offset` on; empty ones ask how far the follower is."""
+
+    term: _Count
+    # A random number of the leader's for this transfer: another transfer begins from the start.
+    transfer: _Count
+    # What the snapshot ends with, and how long its file is.
+    index: _Count
+    index_term: _Count
+    size: _Count
+    offset: _Count
+    data: bytes
+
+
+class SnapshotReply(_Message, tag="snapshotted"):
+    """The follower has the file up to `offset`, or, when `installed`, log and state of it."""
+
+    term: _Count
+    transfer: _Count
+    offset: _Count
+    installed: bool = False
+
+
 Message = (
     Hello
     | Ping
@@ -162,6 +185,8 @@ Message = (
     | ChangeRequest
     | ChangeReply
     | Removed
+    | SnapshotPart
+    | SnapshotReply
 )
 
 _encoder = msgspec.msgpack.Encoder()

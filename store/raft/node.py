@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import secrets
 from collections.abc import Callable, Mapping
 
 from kybern.clock import Clock, SystemClock
 from kybern.config.models import StoreConfig
 from kybern.daemon import StartupError
-from store.raft import messages, overrides
+from store.raft import failpoints, messages, overrides
 from store.raft.configuration import (
     Add,
     Change,
@@ -46,6 +47,8 @@ from store.raft.membership import Changes, Seen, Wish
 from store.raft.proposals import MAX_COMMAND_BYTES, Proposal, Proposals, Taken
 from store.raft.reads import Reader, Reads
 from store.raft.segments import CorruptJournal
+from store.raft.snapshots import Header
+from store.raft.snapshotting import Position, Snapshots
 from store.raft.transport import TlsTransport, Transport
 
 log = logging.getLogger(__name__)
@@ -86,6 +89,7 @@ class RaftNode:
         self._directory: DataDir | None = None
         self._raft: HardenedRaft | None = None
         self._disk: DiskWriter | None = None
+        self._snapshots: Snapshots | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._turning = False
@@ -94,6 +98,8 @@ class RaftNode:
         self._running = False
         self._applied_any = False
         self._command_index = 0
+        # The leader's clock in the last entry that was applied.
+        self._now_ms = 0
         self._next_expiry = 0.0
         self._counters = dict.fromkeys(
             ("proposals", "groups", "commands_applied", "entries_applied", "forwarded", "reads"), 0.0
@@ -107,6 +113,7 @@ class RaftNode:
         """Lock and read the data directory, listen, and take part; see `Raft.start`."""
         self._check_config()
         overrides.check(HardenedRaft)
+        failpoints.from_environment(os.environ)
         self._loop = asyncio.get_running_loop()
         self._failure = self._loop.create_future()
         # Looked at here, so that a failure nobody waits for is no warning at exit; it is logged when it happens.
@@ -116,33 +123,46 @@ class RaftNode:
         self._changes.seen[own.name] = Seen(0, own.peer_address, own.client_address)
         identity = Identity(self._config.cluster_name, self._config.name)
         directory = await asyncio.to_thread(DataDir.open, self._config.data_dir, identity)
-        journal = Journal(directory.log_path)
+        # A fraction of what may lie between two snapshots: only whole segments are ever removed.
+        journal = Journal(directory.log_path, segment_bytes=max(1, self._config.snapshot_log_bytes // 4))
+        self._snapshots = Snapshots(self._config, directory.path / "snapshot", journal, machine, self)
         try:
             await asyncio.to_thread(journal.open)
+            header = await self._snapshots.restore()
             timing = Timing(
                 self._config.heartbeat_interval, self._config.election_timeout_min, self._config.election_timeout_max
             )
-            self._configurations = Configurations(initial(self._config), entries=journal.configurations)
+            if header is None:
+                self._configurations = Configurations(initial(self._config), entries=journal.configurations)
+            else:
+                later = {index: entry for index, entry in journal.configurations.items() if index > header.index}
+                self._configurations = Configurations(header.configuration, header.index, later)
             self._id = await asyncio.to_thread(self._find_id, directory)
             self._raft = HardenedRaft(
                 self._config.name, self._configurations, timing, journal, directory, self._transport, self
             )
             overrides.check_instance(self._raft)
+            if header is not None:
+                self._raft.restored(header.index, header.now_ms)
+                self.restored(header)
             self._disk = DiskWriter(
                 journal, on_durable=self._on_durable, on_full=self._on_disk_full, on_lost=self._fail
             )
+            self._snapshots.join(self._raft, self._disk, self._transport.send)
             self._directory = directory
             self._running = True
             await self._transport.start(self)
         except (InvalidEntry, OSError) as error:
             self._running = False
             self._raft = None
+            await self._snapshots.stop()
             journal.close()
             directory.close()
             raise StartupError(f"the data directory {directory.path} cannot be used: {error}") from error
         except BaseException:
             self._running = False
             self._raft = None
+            await self._snapshots.stop()
             journal.close()
             directory.close()
             raise
@@ -157,7 +177,7 @@ class RaftNode:
 
     async def stop(self) -> None:
         """Hand leadership over if there is one to take it, then leave."""
-        if self._raft is None or self._disk is None or self._directory is None:
+        if self._raft is None or self._disk is None or self._directory is None or self._snapshots is None:
             return
         if self._running and self._raft.leads:
             self._deposed.clear()
@@ -168,6 +188,7 @@ class RaftNode:
         if self._timer is not None:
             self._timer.cancel()
         await self._transport.stop()
+        await self._snapshots.stop()
         await self._disk.stop()
         self._end("this member stops")
         self._raft.journal.close()
@@ -292,6 +313,8 @@ class RaftNode:
                 "log_bytes": journal.log_bytes,
                 "is_leader": float(self.is_leader),
             }
+        if self._snapshots is not None:
+            found |= self._snapshots.metrics()
         return found
 
     # --- turns
@@ -312,7 +335,7 @@ class RaftNode:
         raft, disk = self._raft, self._disk
         if not self._running or raft is None or disk is None:
             return
-        raft.may_lead = disk.healthy
+        raft.may_lead = disk.healthy and not raft.paused
         try:
             raft.tick()
         except CorruptJournal as error:
@@ -335,6 +358,8 @@ class RaftNode:
             self._reads.expire(now)
             self._changes.expire(raft, now)
         disk.pump()
+        if self._snapshots is not None:
+            self._snapshots.turn()
         if self._applied_any:
             self._applied_any = False
             self._guarded("caught_up", self._caught_up)
@@ -356,6 +381,8 @@ class RaftNode:
     def apply(self, index: int, term: int, entry: bytes) -> int:
         """Apply a committed entry's commands."""
         self._counters["entries_applied"] += 1
+        if self._snapshots is not None:
+            self._snapshots.applied(len(entry))
         self._proposals.entry_applied(term)
         if entry[0] == CONFIGURATION:
             self._configuration_committed(index, entry)
@@ -368,6 +395,7 @@ class RaftNode:
         if group is None:
             return 1
         now_ms, runs = group
+        self._now_ms = max(self._now_ms, now_ms)
         count = 0
         for run in runs:
             for command, proposal in zip(run.commands, self._proposals.claim(run), strict=True):
@@ -464,6 +492,22 @@ class RaftNode:
             )
         )
 
+    # --- what snapshots ask (snapshotting.Owner)
+
+    def position(self) -> Position:
+        """What a snapshot of the present state must tell."""
+        applied = self._raft.applied_index if self._raft is not None else 0
+        return Position(self._command_index, self._now_ms, self._configurations.as_of(applied))
+
+    def restored(self, header: Header) -> None:
+        """The state is a snapshot's: go on counting where it ends."""
+        self._command_index, self._now_ms = header.command_index, header.now_ms
+        self._proposals.fail_sent("the state has moved on by a snapshot; the command may be part of it")
+
+    def snapshot_failed(self, error: Exception) -> None:
+        """This member must not go on."""
+        self._fail(error)
+
     # --- what the transport tells (transport.Listener)
 
     def on_connected(self, peer: str) -> None:
@@ -499,22 +543,32 @@ class RaftNode:
                 self._reads.add(Reader(self._clock.monotonic() + self._timeout, None, peer, message.id))
             case messages.ReadReply():
                 self._reads.answered(peer, message)
-            case messages.ChangeRequest():
-                wish = Wish(message.change, self._clock.monotonic() + self._timeout, None, peer, message.id)
-                self._changes.add(wish)
-            case messages.ChangeReply():
-                self._changes.answered(peer, message)
-            case messages.Removed():
-                if message.id == self._id:
-                    self._removed()
             case messages.AppendReply():
                 self._receive(raft, peer, message)
                 if not self._reads.pending:
                     # Raft itself asks for a turn when the reply changes something.
                     return
+            case messages.SnapshotPart() if self._snapshots is not None:
+                self._snapshots.on_part(peer, message)
+            case messages.SnapshotReply() if self._snapshots is not None:
+                self._snapshots.on_reply(peer, message)
+            case messages.ChangeRequest() | messages.ChangeReply() | messages.Removed():
+                self._on_membership(peer, message)
             case _:
                 self._receive(raft, peer, message)
         self.kick()
+
+    def _on_membership(
+        self, peer: str, message: messages.ChangeRequest | messages.ChangeReply | messages.Removed
+    ) -> None:
+        match message:
+            case messages.ChangeRequest():
+                wish = Wish(message.change, self._clock.monotonic() + self._timeout, None, peer, message.id)
+                self._changes.add(wish)
+            case messages.ChangeReply():
+                self._changes.answered(peer, message)
+            case messages.Removed() if message.id == self._id:
+                self._removed()
 
     def _receive(self, raft: HardenedRaft, peer: str, message: messages.Message) -> None:
         try:

@@ -141,6 +141,13 @@ class Proposals:
             if proposal.future.done():
                 proposal.command = b""
 
+    def fail_sent(self, reason: str) -> None:
+        """The state has moved on by a snapshot: whether what was given to a leader is part of it is not known."""
+        for proposal in self.sent.values():
+            if not proposal.future.done():
+                proposal.future.set_exception(RaftUnavailable(reason))
+        self.sent.clear()
+
     def fail(self, reason: str) -> None:
         """This member ends: nothing will be heard of any command."""
         for proposal in [*self.waiting, *self.sent.values()]:

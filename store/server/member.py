@@ -48,6 +48,7 @@ class StoreMember:
         core = Core(raft, machine, config.cluster_name, quota_bytes=config.quota_bytes)
         hub = WatchHub(machine.keys)
         machine.on_caught_up(hub.caught_up)
+        machine.on_loaded(hub.reloaded)
         lease_clock = LeaseClock(core, clock)
         machine.lease_observer = lease_clock
         compactor = Compactor(core, clock, revisions=config.history_revisions, seconds=config.history_seconds)

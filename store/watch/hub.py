@@ -117,6 +117,21 @@ class WatchHub:
         if self._ranges:
             self._push_ranges(pairs)
 
+    def reloaded(self) -> None:
+        """The key space was replaced by a later state: what is kept of the changes in between is read as history."""
+        before, self.revision = self.revision, self._keys.revision
+        for watcher in tuple(self._all):
+            if watcher.synced:
+                first = watcher.pending[0][0].mod if watcher.pending else max(before + 1, watcher.next_revision)
+                self._leave(watcher)
+                watcher.pending.clear()
+                watcher.next_revision = first
+            if watcher.next_revision > self.revision:
+                self._join(watcher)
+            else:
+                # When what it needs was compacted, that is what it is told when it takes.
+                watcher.wake(watcher)
+
     def take(self, watcher: Watcher) -> Taken:
         """The next changes for a watcher; none when there are none now or this stretch of history held none for it."""
         if watcher.synced:

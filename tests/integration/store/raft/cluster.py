@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,41 @@ class Recorder:
 
     def caught_up(self) -> None:
         self.batches += 1
+
+    def dump(self) -> Iterator[bytes]:
+        state = self.commands[:], self.applied[:]
+
+        def portions() -> Iterator[bytes]:
+            yield b"%d\n" % len(state[0])
+            for at in range(0, len(state[0]), 100):
+                yield b"".join(
+                    b"%s %d %d %d\n" % (command, applied.index, applied.term, applied.now_ms)
+                    for command, applied in zip(state[0][at : at + 100], state[1][at : at + 100], strict=True)
+                )
+
+        return portions()
+
+    def load(self) -> RecorderLoading:
+        return RecorderLoading(self)
+
+
+class RecorderLoading:
+    """Commands without line feeds alone: a line each."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._data = bytearray()
+
+    def feed(self, part: bytes) -> None:
+        self._data += part
+
+    def finish(self) -> None:
+        count, *lines = self._data.decode().split("\n")[:-1]
+        if len(lines) != int(count):
+            raise ValueError(f"{len(lines)} commands instead of {count}")
+        rows = [line.rsplit(" ", 3) for line in lines]
+        self._recorder.commands = [command.encode() for command, *_ in rows]
+        self._recorder.applied = [Applied(int(index), int(term), int(now)) for _, index, term, now in rows]
 
 
 def free_ports(count: int) -> list[int]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -36,7 +39,7 @@ class Processes:
         for name in list(self.running):
             await self.kill(name)
 
-    async def start(self, name: str) -> None:
+    async def start(self, name: str, environment: Mapping[str, str] | None = None) -> None:
         with (self.directory / f"{name}.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -47,13 +50,15 @@ class Processes:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
+                env={**os.environ, **(environment or {})},
             )
         self.running[name] = process
         assert await self._answer(name) == {"ready": True}
 
     async def kill(self, name: str) -> None:
         process = self.running.pop(name)
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
         if process.stdin is not None:
             process.stdin.close()
         await process.communicate()
@@ -69,6 +74,34 @@ class Processes:
         assert process.stdin is not None
         process.stdin.write(line.encode() + b"\n")
         return await self._answer(name)
+
+    async def tell(self, name: str, line: str) -> None:
+        """As `ask`, to a member that may end before it answers."""
+        stdin = self.running[name].stdin
+        assert stdin is not None
+        stdin.write(line.encode() + b"\n")
+
+    async def ended(self, count: int) -> dict[str, int]:
+        """Wait until so many members have ended by themselves; their exit statuses."""
+        found: dict[str, int] = {}
+        for _ in range(1500):
+            for name, process in list(self.running.items()):
+                if process.returncode is not None:
+                    found[name] = process.returncode
+                    await self.kill(name)
+            if len(found) >= count:
+                return found
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"only {found} ended")
+
+    async def progress(self, commands: int) -> None:
+        """Wait until so many more commands have been acknowledged."""
+        goal = len(self.acked()) + commands
+        for _ in range(600):
+            if len(self.acked()) >= goal:
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"only {len(self.acked())} of {goal} commands were acknowledged")
 
     async def leader(self) -> str:
         """The name of the leader, once a member that runs has one that runs."""

@@ -27,6 +27,8 @@ def test_promises_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: in
     monkeypatch.setattr(stock, "monotonicTime", lambda: world.now)
     # Small appends, so that a follower is often in the middle of catching up.
     monkeypatch.setattr(core, "_APPEND_BYTES", 60)
+    # With and without compaction, with many crashes and few.
+    world.snapshot_every = 15 * ((seed + count // 2) % 2)
     world.crashes = (0.2, 0.02)[seed % 2]
     random.seed(seed)
     world.start()
@@ -48,6 +50,7 @@ def test_promises_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: in
     # Not only safe: something was done all the while.
     assert len(world.acknowledged) > 20
     assert world.reads_answered > 20
+    assert bool(world.snapshots) == bool(world.snapshot_every)
     for member in world.members.values():
         member.journal.close()
 
@@ -90,6 +93,9 @@ def _heal(world: World) -> None:
             world.restart(name)
     for _ in range(3000):
         world.step()
+        for name in world.names:
+            if name not in world.members:
+                world.restart(name)
         ends = {member.raft.applied_index for member in world.members.values()}
         waiting = any(member.pending or member.pending_reads for member in world.members.values())
         leads = any(member.raft.may_read for member in world.members.values())

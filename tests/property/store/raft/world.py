@@ -43,6 +43,8 @@ class Answer:
     at_least: int = 0
     result: object = None
     finished: bool = False
+    # Its fate is not known.
+    failed: bool = False
 
     def done(self) -> bool:
         return self.finished
@@ -51,7 +53,7 @@ class Answer:
         self.result, self.finished = result, True
 
     def set_exception(self, _error: Exception) -> None:
-        self.finished = True
+        self.finished = self.failed = True
 
 
 @dataclass
@@ -68,11 +70,17 @@ class World:
     acknowledged: set[bytes] = field(default_factory=set)
     blocked: set[tuple[str, str]] = field(default_factory=set)
     loss: float = 0.0
+    # How many entries apart members take snapshots; 0: never.
+    snapshot_every: int = 0
+    snapshots_installed: int = 0
     # How likely each member crashes in a round.
     crashes: float = 0.0
     _queue: list[tuple[float, int, str, str, Message]] = field(default_factory=list)
     _order: itertools.count[int] = field(default_factory=itertools.count)
     reads_answered: int = 0
+    snapshots: dict[str, Kept] = field(default_factory=dict)
+    # What a snapshot up to an entry says of the members: the same whoever takes it.
+    snapshot_members: dict[int, Configuration] = field(default_factory=dict)
 
     def initial(self, _name: str) -> Configuration:
         """What a member goes by before its log says more."""
@@ -106,8 +114,11 @@ class World:
             member = self.members.get(target)
             if member is not None and source in self.members:
                 member.receive(source, message)
-        for member in list(self.members.values()):
-            member.turn()
+        for name, member in list(self.members.items()):
+            if member.doomed:
+                self.crash(name)
+            else:
+                member.turn()
 
     def crash(self, name: str) -> None:
         self.members.pop(name).crash(self.rng)
@@ -125,6 +136,17 @@ class World:
         return max(self.committed, default=1)
 
 
+@dataclass(frozen=True)
+class Kept:
+    """A snapshot, as a member's disk keeps it."""
+
+    index: int
+    term: int
+    applied: tuple[bytes, ...]
+    configuration: Configuration
+    installed: bool = False
+
+
 class SimulatedMember:
     """What `RaftNode` is, without a loop, sockets or threads."""
 
@@ -138,12 +160,25 @@ class SimulatedMember:
         self.reads = Reads(name, self.send, patience=0.5)
         # How likely the disk finishes a write within a step.
         self.disk_speed = 0.7
+        # It has to crash at once.
+        self.doomed = False
         self.applied: list[bytes] = []
+        self.snapshot: Kept | None = world.snapshots.get(name)
+        if self.snapshot is not None:
+            self._reconcile(self.snapshot)
+            self.applied = list(self.snapshot.applied)
         self.pending: list[tuple[Answer, bytes]] = []
         self.pending_reads: list[Answer] = []
         others = [other for other in world.names if other != name]
-        configurations = Configurations(world.initial(name), entries=self.journal.configurations)
-        self.raft = HardenedRaft(name, configurations, TIMING, self.journal, self, self, self)
+        if self.snapshot is None:
+            self.configurations = Configurations(world.initial(name), entries=self.journal.configurations)
+        else:
+            index = self.snapshot.index
+            later = {at: entry for at, entry in self.journal.configurations.items() if at > index}
+            self.configurations = Configurations(self.snapshot.configuration, index, later)
+        self.raft = HardenedRaft(name, self.configurations, TIMING, self.journal, self, self, self)
+        if self.snapshot is not None:
+            self.raft.restored(self.snapshot.index, 0)
         for other in others:
             self.raft.connected(other)
 
@@ -173,6 +208,11 @@ class SimulatedMember:
                 self.reads.add(Reader(float("inf"), None, source, message.id))
             case messages.ReadReply():
                 self.reads.answered(source, message)
+            case messages.SnapshotPart():
+                self._take_part(source, message)
+            case messages.SnapshotReply():
+                if message.installed and message.term == self.raft.term and self.raft.leads:
+                    self.raft.snapshot_installed(source, message.offset)
             case _:
                 self.raft.receive(source, message)
 
@@ -189,8 +229,10 @@ class SimulatedMember:
             self.world.reads_answered += 1
             self.pending_reads.remove(answer)
         for answer, command in [pair for pair in self.pending if pair[0].finished]:
-            self.world.acknowledged.add(command)
+            if not answer.failed:
+                self.world.acknowledged.add(command)
             self.pending.remove((answer, command))
+        self._snapshots()
         if self.world.rng.random() < self.disk_speed:
             batch = self.journal.take()
             if batch is not None:
@@ -206,6 +248,61 @@ class SimulatedMember:
             with (self.world.directory / self.name / f"{batch.segment:010d}.log").open("r+b") as file:
                 file.seek(batch.offset)
                 file.write(data[: rng.randrange(len(data))])
+
+    # --- snapshots: taken, trimmed, sent whole (their parts are the real transfer's matter)
+
+    def _snapshots(self) -> None:
+        rng = self.world.rng
+        every = self.world.snapshot_every
+        done = self.snapshot.index if self.snapshot is not None else 1
+        if every and self.raft.applied_index - done >= every and rng.random() < 0.3:
+            index = self.raft.applied_index
+            self.snapshot = Kept(
+                index, self.journal.term_at(index), tuple(self.applied), self.configurations.as_of(index)
+            )
+            self.world.snapshot_members[index] = self.snapshot.configuration
+            self.world.snapshots[self.name] = self.snapshot
+            # A crash may come between the two, or between the segments.
+            if rng.random() < 0.8:
+                self.journal.trim(index - rng.randrange(10))
+                if rng.random() < 0.8:
+                    self.journal.remove()
+        for peer in sorted(self.raft.behind):
+            if self.snapshot is not None and rng.random() < 0.3:
+                kept = self.snapshot
+                part = messages.SnapshotPart(self.raft.term, 1, kept.index, kept.term, 1, 0, b"\0".join(kept.applied))
+                self.send(peer, part)
+
+    def _take_part(self, source: str, part: messages.SnapshotPart) -> None:
+        if part.term != self.raft.term:
+            return
+        # A write that runs is waited for, as the real node does before it installs.
+        if part.index > self.raft.applied_index:
+            applied = tuple(part.data.split(b"\0"))
+            self.snapshot = Kept(
+                part.index, part.index_term, applied, self.world.snapshot_members[part.index], installed=True
+            )
+            self.world.snapshots[self.name] = self.snapshot
+            self.world.snapshots_installed += 1
+            if self.world.rng.random() < 0.2:
+                # Durable under its name, and nothing else done.
+                self.doomed = True
+                return
+            self.journal.reset(part.index, part.index_term)
+            self.journal.remove()
+            self.raft.restored(part.index, 0)
+            self.raft.reconfigured(part.index, self.snapshot.configuration)
+            self.applied = list(applied)
+            self.proposals.fail_sent("snapshot")
+        self.send(source, messages.SnapshotReply(part.term, 1, part.index, installed=True))
+
+    def _reconcile(self, kept: Kept) -> None:
+        """As `Snapshots._reconcile`."""
+        assert kept.index >= self.journal.base_index
+        if not (kept.index <= self.journal.last_index and self.journal.term_at(kept.index) == kept.term):
+            assert kept.installed
+            self.journal.reset(kept.index, kept.term)
+            self.journal.remove()
 
     # --- what the core asks
 

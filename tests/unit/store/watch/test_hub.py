@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from kybern.pb.etcd import watch_pb2
+from store.mvcc.dump import dump, load
 from store.watch import hub as hub_module
 from store.watch.events import EventEncoder, split
 from store.watch.hub import Watcher, WatchHub
@@ -134,6 +135,32 @@ def test_a_watch_from_the_compacted_revision_on_still_works(store: Watched) -> N
     store.compact(4)
     assert store.taken(store.watch(b"a", since=4)) == [(4, b"a"), (5, b"a")]
     assert store.hub.take(store.watch(b"a", since=3)).compacted == 4
+
+
+def test_after_a_snapshot_watchers_go_on_without_a_gap_or_are_told(store: Watched) -> None:
+    ahead = Driver()
+    for step in (store, ahead):
+        for n in range(5):
+            step.do(put(b"a%d" % n))
+    store.machine.on_loaded(store.hub.reloaded)
+    store.machine.caught_up()
+    behind, level, future = store.watch(b"a", b"b", 3), store.watch(b"a", b"b"), store.watch(b"a", b"b", 9)
+    waiting = store.watch(b"a", b"b")
+    for step in (store, ahead):
+        step.do(put(b"a5"))
+    store.machine.caught_up()
+    assert store.taken(level) == [(7, b"a5")]
+    for n in range(6, 9):
+        ahead.do(put(b"a%d" % n))
+    ahead.compact(6)
+    load(store.machine, dump(ahead.machine))
+    assert store.hub.take(behind).compacted == 6
+    assert store.taken(level) == [(8, b"a6"), (9, b"a7"), (10, b"a8")]
+    assert store.taken(waiting) == [(7, b"a5"), (8, b"a6"), (9, b"a7"), (10, b"a8")]
+    assert store.taken(future) == [(9, b"a7"), (10, b"a8")]
+    store.do(put(b"a9"))
+    store.machine.caught_up()
+    assert store.taken(level) == store.taken(future) == [(11, b"a9")]
 
 
 def test_one_that_has_ended_gets_nothing(store: Watched) -> None:

@@ -172,12 +172,15 @@ class Configurations:
     def __init__(self, base: Configuration, index: int = 0, entries: Mapping[int, bytes] | None = None) -> None:
         """`base` holds up to the first entry that is a configuration; its `index` is 0 when no entry holds it.
 
+        `entries` up to `index`, which a snapshot has, are not looked at.
+
         Raises:
             InvalidEntry: when one of the entries, found in the log, holds no configuration.
         """
         self._known = [(index, base)]
         for at, entry in sorted((entries or {}).items()):
-            self.append(at, decode(entry))
+            if at > index:
+                self.append(at, decode(entry))
 
     @property
     def current(self) -> Configuration:
@@ -208,9 +211,9 @@ class Configurations:
         while len(self._known) > 1 and self._known[1][0] <= index:
             del self._known[0]
 
-    def reset(self, index: int, configuration: Configuration) -> None:
-        """The log begins anew after `index`, with a snapshot of another member."""
-        self._known = [(index, configuration)]
+    def rebase(self, index: int, configuration: Configuration, last: int) -> None:
+        """A snapshot up to `index` has this one; of the log after it, entries up to `last` are still there."""
+        self._known = [(index, configuration), *(pair for pair in self._known if index < pair[0] <= last)]
 
 
 def _member(before: Configuration, member_id: int) -> Member:

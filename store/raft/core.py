@@ -348,6 +348,11 @@ class HardenedRaft(SyncObj):
             self._transfer_to = None
         self._hooks.configured()
 
+    def adopt(self, index: int, configuration: Configuration) -> None:
+        """A snapshot up to `index` took the place of the log there: its members hold, or those of later entries."""
+        self.configurations.rebase(index, configuration, self.journal.last_index)
+        self._configure()
+
     @property
     def may_change(self) -> bool:
         """Whether a change may be appended: this member leads and knows what is committed, the last change included."""

@@ -166,8 +166,17 @@ def test_what_a_snapshot_has_holds_where_it_ends() -> None:
     assert known.current == two
     known.trim(20)
     assert (known.as_of(20), known.index) == (two, 9)
-    known.reset(30, four)
-    assert (known.current, known.index) == (four, 30)
+    again = Configurations(four, 7, entries={5: encode(THREE), 9: encode(two)})
+    assert [again.as_of(index) for index in (7, 8, 9)] == [four, four, two]
+
+
+def test_another_members_snapshot_takes_the_place_of_what_it_has() -> None:
+    two, four = group("a", "b"), group("a", "b", "c", "d")
+    known = Configurations(THREE, entries={5: encode(four), 9: encode(two)})
+    known.rebase(7, four, last=9)
+    assert (known.as_of(7), known.current) == (four, two)
+    known.rebase(30, THREE, last=30)
+    assert (known.current, known.index) == (THREE, 30)
 
 
 def test_ids_differ_between_members_and_times() -> None:

@@ -158,6 +158,17 @@ def test_a_configuration_that_is_cut_off_holds_no_more(rig: HardenedRig) -> None
     assert rig.configurations.index == 0
 
 
+def test_a_snapshots_members_hold_from_then_on(leading: tuple[HardenedRig, int]) -> None:
+    rig, term = leading
+    rig.hardened.connected("d")
+    rig.hardened.adopt(rig.journal.last_index, group("a", "b", learners=("d",)))
+    rig.tick()
+    assert rig.hardened.transfer("c") is None
+    assert rig.replies("d", "append_entries")
+    commit_all(rig, term, "b")
+    assert may_change(rig)
+
+
 def test_a_restart_finds_the_configuration_in_the_log(time: Time, tmp_path: Path) -> None:
     rig = HardenedRig(time, tmp_path)
     first = deliver_configuration(rig, 1, (1, 0), group(*THREE, "d"))

@@ -294,11 +294,6 @@ class HardenedRaft(SyncObj):
         # What waited for the disk may be an entry that the snapshot took the place of.
         self._held = []
 
-    def reconfigured(self, index: int, configuration: Configuration) -> None:
-        """The log begins anew after `index`, with the members that a leader's snapshot names."""
-        self.configurations.reset(index, configuration)
-        self._configure()
-
     @property
     def behind(self) -> set[str]:
         """As the leader: members that can be reached and need a snapshot, because the log has not what they miss."""
@@ -308,8 +303,10 @@ class HardenedRaft(SyncObj):
 
     def snapshot_installed(self, peer: str, index: int) -> None:
         """A follower has the leader's snapshot up to `index`, durably."""
-        node = self._nodes[peer]
+        node = self._node(peer)
         self._behind.discard(node)
+        if node not in self._progress:
+            return  # it was removed meanwhile
         match = self._SyncObj__raftMatchIndex
         match[node] = max(match[node], index)
         self._SyncObj__raftNextIndex[node] = max(match[node], self.journal.base_index) + 1

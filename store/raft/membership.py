@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -137,7 +138,8 @@ class Changes:
     _made: _Made | None = None
     # This leader's own removal, and until when another member may take over for it.
     _handing_over: tuple[Wish, float] | None = None
-    _next_id: int = 1
+    # As in `Reads`: nobody takes the answer to a question of this member's earlier life for that to a later one.
+    next_id: int = field(default_factory=lambda: secrets.randbits(48))
 
     def add(self, wish: Wish) -> None:
         """Take a wish; `advance` goes on with it."""
@@ -237,11 +239,11 @@ class Changes:
             wish = self._waiting.popleft()
             if wish.future is None:
                 self.send(wish.peer, ChangeReply(wish.request, elsewhere=True))
-            elif leader is None or not self.send(leader, ChangeRequest(self._next_id, wish.change)):
+            elif leader is None or not self.send(leader, ChangeRequest(self.next_id, wish.change)):
                 self._waiting.append(wish)
             else:
-                self._asked[self._next_id] = (leader, wish)
-                self._next_id += 1
+                self._asked[self.next_id] = (leader, wish)
+                self.next_id += 1
 
     def _lead(self, raft: Leadership, now: float) -> None:
         if self._handing_over is not None and now >= self._handing_over[1]:

@@ -135,8 +135,7 @@ class RaftNode:
             if header is None:
                 self._configurations = Configurations(initial(self._config), entries=journal.configurations)
             else:
-                later = {index: entry for index, entry in journal.configurations.items() if index > header.index}
-                self._configurations = Configurations(header.configuration, header.index, later)
+                self._configurations = Configurations(header.configuration, header.index, journal.configurations)
             self._id = await asyncio.to_thread(self._find_id, directory)
             self._raft = HardenedRaft(
                 self._config.name, self._configurations, timing, journal, directory, self._transport, self

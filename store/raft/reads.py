@@ -7,6 +7,7 @@ one round runs, those who come later wait for the next: an answer must not be ol
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -84,7 +85,9 @@ class Reads:
     rounds: int = 0
     _round: _Round | None = None
     _indexed: list[tuple[int, Reader]] = field(default_factory=list)
-    _next_id: int = 1
+    # Questions are numbered from anywhere on: the answer to one that this member asked before it was restarted must not
+    # pass for the answer to a later one, which may be about newer writes.
+    next_id: int = field(default_factory=lambda: secrets.randbits(48))
 
     def add(self, reader: Reader) -> None:
         """Take a reader; `advance` goes on with it."""
@@ -151,10 +154,10 @@ class Reads:
         elif leader is not None:
             # A follower's request that reached a member that does not lead is not passed on; it will be asked again.
             self.waiting = [reader for reader in self.waiting if reader.future is not None]
-            if not self.waiting or not self.send(leader, ReadRequest(self._next_id)):
+            if not self.waiting or not self.send(leader, ReadRequest(self.next_id)):
                 return
-            self._round = _Round(self._take(), raft.term, leader, now, id=self._next_id)
-            self._next_id += 1
+            self._round = _Round(self._take(), raft.term, leader, now, id=self.next_id)
+            self.next_id += 1
             self.rounds += 1
 
     def _check(self, pending: _Round, raft: Leadership, now: float) -> None:

@@ -292,7 +292,7 @@ class Snapshots:
             # All in one go: nobody sees the new state with the old log.
             journal.reset(header.index, header.term)
             raft.restored(header.index, header.now_ms)
-            raft.reconfigured(header.index, header.configuration)
+            raft.adopt(header.index, header.configuration)
             loading.finish()
             self._bytes = self._entries = 0
             self._owner.restored(header)

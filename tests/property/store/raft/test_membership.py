@@ -74,7 +74,7 @@ class ChangingMember(SimulatedMember):
     def __init__(self, world: ChangingWorld, name: str) -> None:
         self.changing = world
         super().__init__(world, name)
-        self.changes = Changes(name, "world", self.send, patience=1.0)
+        self.changes = Changes(name, "world", self.send, patience=1.0, next_id=world.rng.getrandbits(48))
 
     def meet(self, other: str) -> None:
         """A connection: what the other says of itself is known."""

@@ -157,7 +157,7 @@ class SimulatedMember:
         (world.directory / name).mkdir(exist_ok=True)
         self.journal.open()
         self.proposals = Proposals(world.rng.getrandbits(63), self.refuse)
-        self.reads = Reads(name, self.send, patience=0.5)
+        self.reads = Reads(name, self.send, patience=0.5, next_id=world.rng.getrandbits(48))
         # How likely the disk finishes a write within a step.
         self.disk_speed = 0.7
         # It has to crash at once.
@@ -173,9 +173,9 @@ class SimulatedMember:
         if self.snapshot is None:
             self.configurations = Configurations(world.initial(name), entries=self.journal.configurations)
         else:
-            index = self.snapshot.index
-            later = {at: entry for at, entry in self.journal.configurations.items() if at > index}
-            self.configurations = Configurations(self.snapshot.configuration, index, later)
+            self.configurations = Configurations(
+                self.snapshot.configuration, self.snapshot.index, self.journal.configurations
+            )
         self.raft = HardenedRaft(name, self.configurations, TIMING, self.journal, self, self, self)
         if self.snapshot is not None:
             self.raft.restored(self.snapshot.index, 0)
@@ -291,7 +291,7 @@ class SimulatedMember:
             self.journal.reset(part.index, part.index_term)
             self.journal.remove()
             self.raft.restored(part.index, 0)
-            self.raft.reconfigured(part.index, self.snapshot.configuration)
+            self.raft.adopt(part.index, self.snapshot.configuration)
             self.applied = list(applied)
             self.proposals.fail_sent("snapshot")
         self.send(source, messages.SnapshotReply(part.term, 1, part.index, installed=True))

@@ -68,7 +68,7 @@ class Desk:
     now: float = 0.0
 
     def __post_init__(self) -> None:
-        self.changes = Changes("a", "test", self.send, patience=1.0)
+        self.changes = Changes("a", "test", self.send, patience=1.0, next_id=1)
 
     def send(self, peer: str, message: ChangeRequest | ChangeReply) -> bool:
         self.sent.append((peer, message))

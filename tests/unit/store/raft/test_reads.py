@@ -38,7 +38,7 @@ class Bench:
         self.sent: list[tuple[str, ReadRequest | ReadReply]] = []
         self.takes = True
         self.applied = 10
-        self.reads = Reads("a", self._send, patience=1.0)
+        self.reads = Reads("a", self._send, patience=1.0, next_id=1)
         self.now = 0.0
 
     def ask(self, deadline: float = 100.0) -> asyncio.Future[None]:

@@ -6,8 +6,9 @@ import argparse
 import asyncio
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 from kybern import daemon, pki
 from kybern.clock import SystemClock
@@ -66,15 +67,16 @@ async def serve(config: StoreConfig, process: daemon.Daemon) -> None:
     # Only here: the services are tested without the consensus below them.
     from store.raft.node import RaftNode  # noqa: PLC0415
 
-    member = StoreMember.create(config, RaftNode(config), SystemClock())
+    raft = RaftNode(config)
+    member = StoreMember.create(config, raft, SystemClock())
     await member.start()
     try:
-        await _until_stopped(member, process)
+        await _until_stopped(member, raft.failed(), process)
     finally:
         await member.stop()
 
 
-async def _until_stopped(member: StoreMember, process: daemon.Daemon) -> None:
+async def _until_stopped(member: StoreMember, failed: Coroutine[Any, Any, None], process: daemon.Daemon) -> None:
     async def become_ready() -> None:
         await member.until_ready()
         status = member.core.raft.status()
@@ -82,7 +84,7 @@ async def _until_stopped(member: StoreMember, process: daemon.Daemon) -> None:
         process.ready(f"revision {member.core.machine.keys.revision}, term {status.term}, leader {leader}")
 
     stopping = asyncio.create_task(process.run_until_stopped())
-    tasks = [asyncio.create_task(become_ready()), asyncio.create_task(member.watch_tasks())]
+    tasks = [asyncio.create_task(work) for work in (become_ready(), member.watch_tasks(), failed)]
     try:
         waiting: set[asyncio.Task[None]] = {stopping, *tasks}
         while not stopping.done():

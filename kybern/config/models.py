@@ -68,12 +68,16 @@ class StoreConfig(_Config):
     # Where clients and members connect to. What is listened on is also what the others are told.
     client_address: str
     peer_address: str
-    # Every member's name and peer address, this one's included.
+    # Every member's name and peer address, this one's included. Only the first start of a group goes by it: from then
+    # on the log says who belongs to it, and a member that joins finds the others here.
     members: dict[str, str]
     # Every member's client address, for clients that ask for the member list.
     clients: dict[str, str]
     tls: Tls
     cluster_name: str = "kybern"
+    # `existing`: this member was added to a group that runs, and waits until the leader finds it instead of making a
+    # group out of `members`. It matters only while the data directory is empty.
+    initial_state: Literal["new", "existing"] = "new"
     # Raft timing. A prototype flapped under load with 0.4 to 1.4 s and held with 1.0 to 2.5 s.
     heartbeat_interval: Seconds = 0.1
     election_timeout_min: Seconds = 1.0

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from pysyncobj.node import Node
 from pysyncobj.transport import Transport
 
 from store.raft import messages
+from store.raft.configuration import Configurations, decode
+from store.raft.entries import CONFIGURATION, InvalidEntry
 from store.raft.journal import Journal
 
 
@@ -23,16 +26,25 @@ class Wire(Protocol):
 class LogView:
     """The journal as PySyncObj reads and writes its log: a sequence of (payload, index, term)."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, configurations: Configurations, configured: Callable[[], None]) -> None:
+        """`configured` is called when the newest configuration is another one."""
         self.journal = journal
+        self._configurations = configurations
+        self._configured = configured
 
     def add(self, command: bytes, idx: int, term: int) -> None:
-        """Append an entry."""
+        """Append an entry. A configuration holds from its entry on."""
         self.journal.append(idx, term, command)
+        if command[0] == CONFIGURATION:
+            self._configurations.append(idx, decode(command))
+            self._configured()
 
     def deleteEntriesFrom(self, position: int) -> None:
-        """Cut the log; only ever asked for after a real conflict."""
-        self.journal.truncate_from(self.journal.base_index + position)
+        """Cut the log; only ever asked for after a real conflict. Configurations that were cut off hold no more."""
+        index = self.journal.base_index + position
+        self.journal.truncate_from(index)
+        if self._configurations.truncate_from(index):
+            self._configured()
 
     def __len__(self) -> int:
         return self.journal.last_index - self.journal.base_index + 1
@@ -126,6 +138,8 @@ def from_wire(message: messages.Message) -> dict[str, Any]:
             for index, term, payload in message.entries:
                 if index != expected or not newest <= term <= message.term or not payload:
                     raise messages.InvalidMessage(f"entry {index} of term {term} where {expected} belongs")
+                if payload[0] == CONFIGURATION:
+                    _check_configuration(payload)
                 expected, newest = index + 1, term
             return {
                 "type": "append_entries",
@@ -165,3 +179,10 @@ def from_wire(message: messages.Message) -> dict[str, Any]:
         case messages.TimeoutNow():
             return {"type": "timeout_now", "term": message.term}
     raise messages.InvalidMessage(f"{type(message).__name__} is not Raft's")
+
+
+def _check_configuration(entry: bytes) -> None:
+    try:
+        decode(entry)
+    except InvalidEntry as error:
+        raise messages.InvalidMessage(str(error)) from error

@@ -34,6 +34,10 @@ class Owner(Protocol):
         """Why the peer is not let in; None when it is."""
         ...
 
+    def last_word(self, identity: Identity, hello: Hello) -> Message | None:
+        """What a peer that is not let in is told; None when nothing."""
+        ...
+
     def opened(self, connection: Connection) -> None:
         """The peer is known and said hello."""
         ...
@@ -68,6 +72,8 @@ class Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._refused = False
         self.peer = ""
+        # What the peer said of itself; its name is that of its certificate.
+        self.hello = Hello("", "", 0)
         self.heard = self.sent = now()
 
     # --- towards the owner
@@ -92,10 +98,19 @@ class Connection(asyncio.Protocol):
 
     def close(self, reason: str = "") -> None:
         """Close at once; the reason is logged."""
-        if self._transport is not None and not self._transport.is_closing():
-            if reason:
+        if self._transport is not None:
+            if reason and not self._transport.is_closing():
                 log.warning("closing the connection with %s: %s", self.peer or self._remote(), reason)
             self._transport.abort()
+
+    def part(self, reason: str, last_word: Message | None = None) -> None:
+        """Close once the peer has taken what was sent; nothing that comes from it counts any more."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        log.warning("parting with %s: %s", self.peer or self._remote(), reason)
+        if last_word is not None:
+            self.send(last_word)
+        self._transport.close()
 
     # --- asyncio.Protocol
 
@@ -158,9 +173,13 @@ class Connection(asyncio.Protocol):
                 raise InvalidMessage("the first message is not a hello")
             reason = self._owner.accepts(self._identity, message, self._expected)
             if reason is not None:
-                self.close(reason)
+                last_word = self._owner.last_word(self._identity, message)
+                if last_word is not None:
+                    self.part(reason, last_word)
+                else:
+                    self.close(reason)
                 return
-            self.peer = message.name
+            self.peer, self.hello = message.name, message
             self._owner.opened(self)
         elif isinstance(message, Hello):
             raise InvalidMessage("a second hello")

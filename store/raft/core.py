@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from pysyncobj.node import Node
 from kybern.daemon import StartupError
 from store.raft import messages
 from store.raft.bridge import LogView, RaftTransport, Wire, from_wire
+from store.raft.configuration import Configuration, Configurations, encode
 from store.raft.datadir import Vote
 from store.raft.entries import InvalidEntry, clock_of
 from store.raft.journal import Journal
@@ -82,6 +83,10 @@ class Hooks(Protocol):
         """Run another tick soon."""
         ...
 
+    def configured(self) -> None:
+        """The newest configuration is another one than before: committed or not, it holds."""
+        ...
+
 
 class _NullPoller:
     """PySyncObj polls sockets at the end of a tick; ours are the loop's."""
@@ -116,7 +121,7 @@ class HardenedRaft(SyncObj):
     def __init__(
         self,
         name: str,
-        others: Iterable[str],
+        configurations: Configurations,
         timing: Timing,
         journal: Journal,
         votes: VoteStore,
@@ -128,8 +133,15 @@ class HardenedRaft(SyncObj):
         self._hooks = hooks
         self._timing = timing
         self._name = name
-        self._nodes = {other: Node(other) for other in others}
-        self._progress = {node: Progress() for node in self._nodes.values()}
+        self.configurations = configurations
+        self._nodes: dict[str, Node] = {}
+        # Of those that are sent the log: the other voting members and the learners.
+        self._progress: dict[Node, Progress] = {}
+        self._votes_itself = False
+        # How far the last leader that was heard had committed.
+        self.leader_commit = 0
+        self._transfer_to: Node | None = None
+        self._transfer_asked = float("-inf")
         self._held: list[_Held] = []
         # Set while an append is handled: what its reply must bring back, and whether it holds entries.
         self._answering = 0
@@ -148,17 +160,18 @@ class HardenedRaft(SyncObj):
         self.stale_replies = 0
         self._raft_transport = RaftTransport(wire)
         conf = _conf(timing, self._state_changed)
-        super().__init__(Node(name), list(self._nodes.values()), conf, transport=self._raft_transport, nodeClass=Node)
+        super().__init__(Node(name), [], conf, transport=self._raft_transport, nodeClass=Node)
         self._poller: Any = _NullPoller()
-        if not self._nodes:
-            # Nobody else to wait for.
-            self._SyncObj__raftElectionDeadline = 0.0
         vote = votes.load_vote()
-        self._SyncObj__raftLog: Any = LogView(journal)
+        self._SyncObj__raftLog: Any = LogView(journal, configurations, self._configure)
         self._SyncObj__raftCurrentTerm: int = max(vote.term, journal.last_term)
         self._SyncObj__votedForNodeId: str | None = vote.voted_for or None if vote.term >= journal.last_term else None
         self._SyncObj__raftCommitIndex: int = journal.base_index
         self._SyncObj__raftLastApplied: int = journal.base_index
+        self._configure()
+        if self._votes_itself and not self._SyncObj__otherNodes:
+            # Nobody else to wait for.
+            self._SyncObj__raftElectionDeadline = 0.0
 
     # --- driving and asking
 
@@ -175,16 +188,16 @@ class HardenedRaft(SyncObj):
             OSError: when term and vote could not be saved; nothing was answered.
         """
         try:
-            self._SyncObj__onMessageReceived(self._nodes[peer], from_wire(message))
+            self._SyncObj__onMessageReceived(self._node(peer), from_wire(message))
         except OSError:
             self.retreat()
             raise
 
     def connected(self, peer: str) -> None:
         """A connection to the peer is there: what the last one swallowed is sent again."""
-        node = self._nodes[peer]
+        node = self._node(peer)
         self._SyncObj__onNodeConnected(node)
-        if self._isLeader():
+        if self._isLeader() and node in self._progress:
             self._progress[node].sent_commit = 0
             match = self._SyncObj__raftMatchIndex[node]
             # Without a match of this term yet, the next append finds out where the logs part.
@@ -193,7 +206,7 @@ class HardenedRaft(SyncObj):
 
     def disconnected(self, peer: str) -> None:
         """The connection to the peer is gone."""
-        node = self._nodes[peer]
+        node = self._node(peer)
         self._SyncObj__onNodeDisconnected(node)
         if node == self._SyncObj__raftLeader and not self._isLeader():
             # Most often its process has ended. If not, the trial vote fails, because the others hear it.
@@ -261,16 +274,97 @@ class HardenedRaft(SyncObj):
         """Send an append to every follower now."""
         self._SyncObj__sendAppendEntries()
 
-    def transfer(self) -> str | None:
-        """Ask the follower that has everything to take over; its name, or None when there is none."""
+    # --- members
+
+    def _node(self, peer: str) -> Node:
+        return self._nodes.setdefault(peer, Node(peer))
+
+    def _configure(self) -> None:
+        """Go by the newest configuration: who votes, who is sent the log."""
+        current = self.configurations.current
+        self._votes_itself = self._name in current.voters
+        voters = {self._node(name) for name in current.voters - {self._name}}
+        learners = {self._node(name) for name in current.learners - {self._name}}
+        self._SyncObj__otherNodes = voters
+        self._SyncObj__readonlyNodes = learners
+        following = self._SyncObj__raftNextIndex, self._SyncObj__raftMatchIndex, self._SyncObj__lastResponseTime
+        for node in self._progress.keys() - (voters | learners):
+            del self._progress[node]
+            for known in following:
+                known.pop(node, None)
+        for node in (voters | learners) - self._progress.keys():
+            self._progress[node] = Progress(reset_floor=self.append_sequence)
+            self._SyncObj__raftNextIndex[node] = self.journal.last_index + 1
+            self._SyncObj__raftMatchIndex[node] = 0
+            self._SyncObj__lastResponseTime[node] = stock.monotonicTime()
+        if self._transfer_to is not None and self._transfer_to not in voters:
+            self._transfer_to = None
+        self._hooks.configured()
+
+    @property
+    def may_change(self) -> bool:
+        """Whether a change may be appended: this member leads and knows what is committed, the last change included."""
+        return self.may_read and self._transfer_to is None and self.configurations.index <= self.commit_index
+
+    def next_index(self) -> int:
+        """Index of the entry that is appended next."""
+        return self.journal.last_index + 1
+
+    def change(self, configuration: Configuration) -> int:
+        """Append a configuration, which holds from now on; the index of its entry. Only when `may_change`."""
+        if not self.may_change:
+            raise RuntimeError("the change before is not committed, or this member does not lead")
+        index = self.next_index()
+        self._SyncObj__raftLog.add(encode(configuration), index, self.term)
+        return index
+
+    def active(self) -> set[str]:
+        """As the leader: who can be reached and has answered lately, this member included."""
+        since = stock.monotonicTime() - self._timing.election_min
+        answered = self._SyncObj__lastResponseTime
+        reached = self._progress.keys() & self._SyncObj__connectedNodes
+        return {self._name} | {str(node.id) for node in reached if answered[node] > since}
+
+    def caught_up(self, peer: str) -> bool:
+        """As the leader: whether the peer has all but what is on its way, so that its vote would hold nothing up."""
+        node = self._node(peer)
+        if peer not in self.active() or node not in self._progress:
+            return False
+        return bool(self._SyncObj__raftMatchIndex[node] + 2 * MAX_UNCOMMITTED >= self.journal.last_index)
+
+    # --- handing over
+
+    def transfer(self, to: str | None = None) -> str | None:
+        """Begin to hand over to a voting member, by default the one that has most; None when none can be reached.
+
+        Nothing is appended until somebody else leads or `end_transfer`.
+        """
         if not self._isLeader():
             return None
-        last = self.journal.last_index
-        for node in self._SyncObj__otherNodes & self._SyncObj__connectedNodes:
-            if self._SyncObj__raftMatchIndex[node] == last:
-                self._transport_send(node, {"type": "timeout_now", "term": self.term})
-                return str(node.id)
-        return None
+        match = self._SyncObj__raftMatchIndex
+        reached = self._SyncObj__otherNodes & self._SyncObj__connectedNodes
+        able = [node for node in reached if to is None or node.id == to]
+        if not able:
+            return None
+        self._transfer_to = max(able, key=lambda node: (match[node], node.id))
+        self._transfer_asked = float("-inf")
+        self._push_transfer()
+        self._hooks.kick()
+        return str(self._transfer_to.id)
+
+    def end_transfer(self) -> None:
+        """Go on leading; without effect when that is over."""
+        self._transfer_to = None
+        self._hooks.kick()
+
+    def _push_transfer(self) -> None:
+        """Ask again from time to time: the question may be lost. It is of no use before the other has everything."""
+        node, now = self._transfer_to, stock.monotonicTime()
+        if node is None or now - self._transfer_asked < 2 * self._timing.heartbeat:
+            return
+        if self._SyncObj__raftMatchIndex[node] == self.journal.last_index:
+            self._transfer_asked = now
+            self._transport_send(node, {"type": "timeout_now", "term": self.term})
 
     # --- elections
 
@@ -306,7 +400,8 @@ class HardenedRaft(SyncObj):
         now = stock.monotonicTime()
         if self._isLeader() or self._SyncObj__raftElectionDeadline >= now:
             return
-        if not self.may_lead:
+        if not self.may_lead or not self._votes_itself:
+            self._SyncObj__transferInProgress = False
             self._await_election()
         elif self._SyncObj__transferInProgress:
             self._raft_transport.transfer = True
@@ -373,6 +468,9 @@ class HardenedRaft(SyncObj):
             super()._SyncObj__onMessageReceived(node, message)
 
     def _on_vote(self, node: Node, message: dict[str, Any]) -> None:
+        if node not in self._SyncObj__otherNodes:
+            # A learner's vote, or that of a member that has left, counts for nothing.
+            return
         if message.get("voter_term", 0) > self.term:
             self._follow_term(message["voter_term"])
         elif message.get("trial"):
@@ -416,6 +514,7 @@ class HardenedRaft(SyncObj):
 
     def _state_changed(self, old: int, new: int) -> None:
         leader = stock._RAFT_STATE.LEADER
+        self._transfer_to = None
         if leader in (old, new):
             self._hooks.leading(new == leader)
 
@@ -445,6 +544,7 @@ class HardenedRaft(SyncObj):
             self._reply(node, next_index=0, success=False, reset=False)
             return
         self._leader_heard = stock.monotonicTime()
+        self.leader_commit = message["commit_index"]
         self._trial_votes = set()
         self._may_campaign = False
         if message["term"] == self.term and self._isLeader():
@@ -525,10 +625,13 @@ class HardenedRaft(SyncObj):
         }
 
     def _on_append_reply(self, node: Node, message: dict[str, Any]) -> None:
+        progress = self._progress.get(node)
+        if progress is None:
+            self.stale_replies += 1
+            return
         if message["term"] > self.term:
             self._follow_term(message["term"])
             return
-        progress = self._progress[node]
         sequence = message["sequence"]
         if not self._isLeader() or message["term"] < self.term or sequence > self.append_sequence:
             self.stale_replies += 1
@@ -584,7 +687,7 @@ class HardenedRaft(SyncObj):
 
     # Repairs: each command is an entry, an append and a wait for the next tick of its own.
     def _checkCommandsToApply(self) -> None:
-        if self._isLeader() and self.may_lead:
+        if self._isLeader() and self.may_lead and self._transfer_to is None:
             while self.journal.last_index - self.commit_index < MAX_UNCOMMITTED:
                 group = self._hooks.next_group(self.term, self._last_clock_ms)
                 if group is None:
@@ -592,13 +695,14 @@ class HardenedRaft(SyncObj):
                 self._last_clock_ms, entry = group
                 self._SyncObj__raftLog.add(entry, self.journal.last_index + 1, self.term)
         if self._isLeader():
-            for node in self._SyncObj__otherNodes:
+            for node in self._progress:
                 self._send_to(node)
+            self._push_transfer()
 
     # Repairs: large entries are pickled and cut wrongly; nextIndex runs ahead of what the connection took.
     def _SyncObj__sendAppendEntries(self) -> None:
         self._SyncObj__newAppendEntriesTime = stock.monotonicTime() + self._timing.heartbeat
-        for node in self._SyncObj__otherNodes:
+        for node in self._progress:
             self._send_to(node, even_empty=True)
 
     def _send_to(self, node: Node, *, even_empty: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 lock            held with flock(2) while a process uses the directory
 identity.json   cluster and member that the directory belongs to
+id              the member's id in the group, from when the member knows it
 vote            term and vote, replaced as a whole and fsynced each time
 log/            the journal's segments
 """
@@ -114,6 +115,29 @@ class DataDir:
         """
         body = msgspec.msgpack.encode(vote)
         replace_durably(self._vote_path, _VOTE_HEADER.pack(_VOTE_MAGIC, len(body), zlib.crc32(body)) + body)
+
+    def load_id(self) -> int:
+        """The member's id; 0 when it is not known yet.
+
+        Raises:
+            StartupError: when the file is there and holds something else.
+        """
+        file = self.path / "id"
+        try:
+            text = file.read_text("ascii")
+            return int(text)
+        except FileNotFoundError:
+            return 0
+        except (OSError, ValueError) as error:
+            raise StartupError(f"{file} does not hold a member's id: {error}") from error
+
+    def save_id(self, member_id: int) -> None:
+        """Keep the member's id.
+
+        Raises:
+            OSError: when the disk does not take it.
+        """
+        replace_durably(self.path / "id", b"%d\n" % member_id)
 
     def _claim(self, identity: Identity) -> None:
         file = self.path / "identity.json"

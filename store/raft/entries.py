@@ -2,6 +2,7 @@
 
     no-op   0x01                          put by a new leader
     group   0x00, milliseconds (8 bytes, big-endian), msgpack list of runs
+    members 0x04, msgpack (store.raft.configuration); PySyncObj's own entries about members have another type
 
 A run is what one member proposed in one go: its process's random number, the sequence of the first command, the
 commands. The proposer knows its own commands by the first two when they are applied.
@@ -18,6 +19,7 @@ from kybern.struct import Frozen
 
 GROUP = 0
 NO_OP = 1
+CONFIGURATION = 4
 
 _HEAD = struct.Struct(">BQ")
 
@@ -44,10 +46,10 @@ def encode_group(now_ms: int, runs: Sequence[Run]) -> bytes:
 
 
 def decode_group(entry: bytes) -> tuple[int, list[Run]] | None:
-    """Clock and commands of an entry; None for a no-op.
+    """Clock and commands of an entry; None for one that holds no commands.
 
     Raises:
-        InvalidEntry: when it is neither.
+        InvalidEntry: when it is of no known type.
     """
     stamp = clock_of(entry)
     if stamp is None:
@@ -59,12 +61,12 @@ def decode_group(entry: bytes) -> tuple[int, list[Run]] | None:
 
 
 def clock_of(entry: bytes) -> int | None:
-    """The leader's clock in an entry, in milliseconds; None for a no-op.
+    """The leader's clock in an entry, in milliseconds; None for one that holds no commands.
 
     Raises:
-        InvalidEntry: when it is neither a group nor a no-op.
+        InvalidEntry: when it is of no known type.
     """
-    if entry[:1] == bytes([NO_OP]):
+    if entry[:1] in (bytes([NO_OP]), bytes([CONFIGURATION])):
         return None
     if len(entry) < _HEAD.size or entry[0] != GROUP:
         raise InvalidEntry(f"an entry of unknown type {entry[:1].hex()}")

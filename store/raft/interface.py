@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 
@@ -15,14 +16,47 @@ class RaftUnavailable(Exception):  # noqa: N818 - a state of the cluster, not a 
     """No leader could be reached in time, or leadership was lost. A proposal may or may not have been committed."""
 
 
+class MembershipReason(StrEnum):
+    """Why members are not changed or leadership is not handed over, with etcd's meanings."""
+
+    NOT_FOUND = "there is no such member"
+    ID_EXISTS = "there is a member of this name"
+    ADDRESS_EXISTS = "another member has this peer address"
+    NOT_LEARNER = "only a learner can be promoted"
+    LEARNER_NOT_READY = "the learner has not caught up with the leader"
+    TOO_MANY_LEARNERS = "there are too many learners already"
+    NOT_ENOUGH_STARTED = "too few members would be left that run"
+    UNHEALTHY = "too few members that can be reached would be left for a quorum"
+    IN_PROGRESS = "the change of members before this one is not committed yet"
+    NOT_LEADER = "this member does not lead"
+    BAD_TRANSFEREE = "leadership can be given to a voting member alone"
+    TRANSFER_TIMEOUT = "the other member did not take over in time"
+
+
+class MembershipError(Exception):
+    """A change of members, or a transfer of leadership, that was refused and has not happened.
+
+    After TRANSFER_TIMEOUT this member goes on leading, unless an election was held all the same.
+    """
+
+    def __init__(self, reason: MembershipReason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A voting member, as the group knows it. `id` is stable over restarts (etcd's uint64 member id)."""
+    """A member, as the group knows it. `id` is stable over restarts (etcd's uint64 member id).
+
+    `name` is empty while a member that was added by its peer address has not been heard of; `client_address` may be.
+    """
 
     id: int
     name: str
     peer_address: str
     client_address: str
+    # Receives the log, but neither votes nor counts for a quorum.
+    learner: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +140,45 @@ class Raft(Protocol):
 
     def status(self) -> RaftStatus:
         """What this member knows now."""
+        ...
+
+    async def add_member(self, name: str, peer_address: str, client_address: str, *, learner: bool) -> Member:
+        """Let another member join; it is a learner at first, also when `learner` is False.
+
+        Then it becomes a voting member by itself once it has caught up. `name` may be empty: it is learnt from the
+        certificate of the member that comes from `peer_address`.
+
+        This and the changes below may be made on any member, and return when the change is committed.
+
+        Raises:
+            MembershipError: the group does not allow it; nothing was changed.
+            RaftUnavailable: no leader, or lost leadership; the change may have been made all the same.
+        """
+        ...
+
+    async def promote_member(self, member_id: int) -> Member:
+        """Make a learner that has caught up a voting member; errors as `add_member`."""
+        ...
+
+    async def remove_member(self, member_id: int) -> None:
+        """Let a member leave for good; errors as `add_member`. A leader hands over before it is removed.
+
+        The removed process ends itself. Its id is never used again: to come back, it is added anew with an empty data
+        directory.
+        """
+        ...
+
+    async def update_member(self, member_id: int, peer_address: str) -> Member:
+        """Change where the others reach a member; errors as `add_member`."""
+        ...
+
+    async def transfer_leadership(self, member_id: int) -> None:
+        """As the leader, let another voting member lead; returns when it does. Proposals wait meanwhile.
+
+        Raises:
+            MembershipError: NOT_LEADER, BAD_TRANSFEREE or TRANSFER_TIMEOUT.
+            RaftUnavailable: this member does not run.
+        """
         ...
 
     def on_leadership(self, handler: Callable[[bool], None]) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from kybern.daemon import StartupError
 from store.raft import segments
 from store.raft.datadir import sync_directory
+from store.raft.entries import CONFIGURATION
 from store.raft.segments import CorruptJournal, FileHeader
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,8 @@ class Journal:
         self._segment_end = 0
         self._sequence = 1
         self.log_bytes = 0
+        # Entries about the group's members that `open` found, by index.
+        self.configurations: dict[int, bytes] = {}
 
     # --- reading
 
@@ -226,7 +229,7 @@ class Journal:
             return
         self._check_header(path, header, first=first)
         found = segments.scan(path, data, header)
-        self._replay(path, found)
+        self._replay(path, found, data)
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self._files[header.number] = descriptor
         if found.torn_bytes:
@@ -260,13 +263,16 @@ class Journal:
         if not known or self.term_at(header.previous_index) != header.previous_term:
             raise CorruptJournal(path, 0, "it does not continue the segment before it")
 
-    def _replay(self, path: Path, found: segments.Scanned) -> None:
+    def _replay(self, path: Path, found: segments.Scanned, data: bytes) -> None:
         for record in found.records:
             if not self.base_index < record.index <= self.last_index + 1:
                 raise CorruptJournal(path, record.offset, f"entry {record.index} follows entry {self.last_index}")
             if record.index <= self.last_index:
                 slot = self._slot(record.index)
                 del self._terms[slot:], self._places[slot:], self._lengths[slot:]
+                self.configurations = {i: entry for i, entry in self.configurations.items() if i < record.index}
+            if record.length and data[record.offset] == CONFIGURATION:
+                self.configurations[record.index] = data[record.offset : record.offset + record.length]
             if record.term < self.last_term:
                 raise CorruptJournal(path, record.offset, f"term {record.term} follows term {self.last_term}")
             self._terms.append(record.term)

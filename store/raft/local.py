@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from kybern.clock import Clock, SystemClock
-from store.raft.interface import Applied, Member, RaftStatus, RaftUnavailable, StateMachine
+from store.raft.interface import (
+    Applied,
+    Member,
+    MembershipError,
+    MembershipReason,
+    RaftStatus,
+    RaftUnavailable,
+    StateMachine,
+)
 
 
 class LocalRaft:
-    """Leads from the start and commits at once. `set_leader(False)` makes it a group without a quorum."""
+    """Leads from the start and commits at once. `set_leader(False)` makes it a group without a quorum.
+
+    Members that are added are listed and never run, so none of them is promoted.
+    """
 
     def __init__(self, member: Member, clock: Clock | None = None) -> None:
         self._member = member
@@ -23,6 +35,7 @@ class LocalRaft:
         self._index = 0
         self._now_ms = 0
         self._reads = 0
+        self._members = {member.id: member}
 
     async def start(self, machine: StateMachine) -> None:
         """As `Raft.start`; there is no log to replay."""
@@ -78,8 +91,47 @@ class LocalRaft:
             commit_index=self._index,
             applied_index=self._index,
             log_bytes=0,
-            members=(self._member,),
+            members=tuple(self._members.values()),
         )
+
+    async def add_member(self, name: str, peer_address: str, client_address: str, *, learner: bool) -> Member:
+        """As `Raft.add_member`; the member stays a learner."""
+        await self.read_barrier()
+        if name and any(member.name == name for member in self._members.values()):
+            raise MembershipError(MembershipReason.ID_EXISTS)
+        self._check_address(peer_address)
+        added = Member(max(self._members) + 1, name, peer_address, client_address, learner=True)
+        self._members[added.id] = added
+        return added
+
+    async def promote_member(self, member_id: int) -> Member:
+        """As `Raft.promote_member`, for learners that never catch up."""
+        member = await self._known(member_id)
+        raise MembershipError(MembershipReason.LEARNER_NOT_READY if member.learner else MembershipReason.NOT_LEARNER)
+
+    async def remove_member(self, member_id: int) -> None:
+        """As `Raft.remove_member`."""
+        member = await self._known(member_id)
+        if member is self._member:
+            raise MembershipError(MembershipReason.NOT_ENOUGH_STARTED)
+        del self._members[member_id]
+
+    async def update_member(self, member_id: int, peer_address: str) -> Member:
+        """As `Raft.update_member`."""
+        member = await self._known(member_id)
+        if member.peer_address != peer_address:
+            self._check_address(peer_address)
+        self._members[member_id] = replace(member, peer_address=peer_address)
+        if member is self._member:
+            self._member = self._members[member_id]
+        return self._members[member_id]
+
+    async def transfer_leadership(self, member_id: int) -> None:
+        """As `Raft.transfer_leadership`: there is only this member to lead."""
+        if not self._leading:
+            raise MembershipError(MembershipReason.NOT_LEADER)
+        if member_id != self._member.id:
+            raise MembershipError(MembershipReason.BAD_TRANSFEREE)
 
     def on_leadership(self, handler: Callable[[bool], None]) -> None:
         """As `Raft.on_leadership`."""
@@ -88,6 +140,17 @@ class LocalRaft:
     def metrics(self) -> Mapping[str, float]:
         """As `Raft.metrics`."""
         return {"proposals": float(self._index), "reads": float(self._reads)}
+
+    async def _known(self, member_id: int) -> Member:
+        await self.read_barrier()
+        member = self._members.get(member_id)
+        if member is None:
+            raise MembershipError(MembershipReason.NOT_FOUND)
+        return member
+
+    def _check_address(self, peer_address: str) -> None:
+        if any(member.peer_address == peer_address for member in self._members.values()):
+            raise MembershipError(MembershipReason.ADDRESS_EXISTS)
 
     def _apply(self) -> None:
         """Apply what was proposed since the last turn of the loop, as group commit does."""

@@ -11,13 +11,16 @@ from typing import Annotated
 import msgspec
 
 from kybern.struct import Frozen
+from store.raft.configuration import Change
 from store.raft.entries import Run
+from store.raft.interface import Member
 
-PROTOCOL = 1
+PROTOCOL = 2
 # A group of commands is at most 1 MiB plus one command of at most 8 MiB.
 MAX_FRAME_BYTES = 16 << 20
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+_Id = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class _Message(Frozen, array_like=True, forbid_unknown_fields=True):
@@ -30,6 +33,10 @@ class Hello(_Message, tag="hello"):
     cluster: str
     name: str
     protocol: int
+    # 0 while the sender's log does not name it: it was added and joins.
+    id: _Id = 0
+    peer_address: str = ""
+    client_address: str = ""
 
 
 class Ping(_Message, tag="ping"):
@@ -115,6 +122,31 @@ class ReadReply(_Message, tag="read"):
     index: _Count
 
 
+class ChangeRequest(_Message, tag="change?"):
+    """Asks the leader for a change of members."""
+
+    id: _Count
+    change: Change
+
+
+class ChangeReply(_Message, tag="change"):
+    """What became of a change: `member` when it is committed, `refused` (a MembershipReason) when it never will be.
+
+    `elsewhere`: it was not made, and another member is asked. None of the three: nobody knows.
+    """
+
+    id: _Count
+    member: Member | None = None
+    refused: str = ""
+    elsewhere: bool = False
+
+
+class Removed(_Message, tag="removed"):
+    """The member with this id was removed from the group, and that is committed."""
+
+    id: _Id
+
+
 Message = (
     Hello
     | Ping
@@ -127,6 +159,9 @@ Message = (
     | ForwardRefused
     | ReadRequest
     | ReadReply
+    | ChangeRequest
+    | ChangeReply
+    | Removed
 )
 
 _encoder = msgspec.msgpack.Encoder()

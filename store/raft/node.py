@@ -16,13 +16,33 @@ from kybern.clock import Clock, SystemClock
 from kybern.config.models import StoreConfig
 from kybern.daemon import StartupError
 from store.raft import messages, overrides
+from store.raft.configuration import (
+    Add,
+    Change,
+    Configuration,
+    Configurations,
+    Promote,
+    Remove,
+    Update,
+    decode,
+    initial,
+)
 from store.raft.core import CommittedConflict, HardenedRaft, Timing
 from store.raft.datadir import DataDir, Identity
 from store.raft.disk import DiskWriter
-from store.raft.entries import InvalidEntry, decode_group
-from store.raft.interface import Applied, RaftStatus, RaftUnavailable, StateMachine
+from store.raft.entries import CONFIGURATION, InvalidEntry, decode_group
+from store.raft.interface import (
+    Applied,
+    Member,
+    MembershipError,
+    MembershipReason,
+    RaftStatus,
+    RaftUnavailable,
+    StateMachine,
+)
 from store.raft.journal import Journal
-from store.raft.members import member_id, members_of
+from store.raft.members import member_id as id_of
+from store.raft.membership import Changes, Seen, Wish
 from store.raft.proposals import MAX_COMMAND_BYTES, Proposal, Proposals, Taken
 from store.raft.reads import Reader, Reads
 from store.raft.segments import CorruptJournal
@@ -35,8 +55,12 @@ _EXPIRE_SECONDS = 0.25
 _TRANSFER_SECONDS = 1.0
 
 
+class RemovedFromGroup(Exception):  # noqa: N818 - names what happened
+    """The group goes on without this member."""
+
+
 class RaftNode:
-    """A voting member on PySyncObj, hardened. All methods are called on the loop that `start` ran on."""
+    """A member on PySyncObj, hardened. All methods are called on the loop that `start` ran on."""
 
     def __init__(
         self,
@@ -51,10 +75,12 @@ class RaftNode:
         self._clock = clock or SystemClock()
         self._transport = transport(config, self._clock)
         self._timeout = request_timeout or 2 * config.election_timeout_max + 2.0
-        self._members = members_of(config)
-        self._by_name = {member.name: member for member in self._members}
+        self._configurations = Configurations(initial(config))
+        self._id = 0
+        self._behind = True
         self._proposals = Proposals(secrets.randbits(63), self._refuse)
         self._reads = Reads(config.name, self._send, patience=5 * config.heartbeat_interval)
+        self._changes = Changes(config.name, config.cluster_name, self._send, config.election_timeout_max)
         self._handlers: list[Callable[[bool], None]] = []
         self._machine: StateMachine | None = None
         self._directory: DataDir | None = None
@@ -64,6 +90,7 @@ class RaftNode:
         self._timer: asyncio.TimerHandle | None = None
         self._turning = False
         self._deposed = asyncio.Event()
+        self._heard = asyncio.Event()
         self._running = False
         self._applied_any = False
         self._command_index = 0
@@ -85,6 +112,8 @@ class RaftNode:
         # Looked at here, so that a failure nobody waits for is no warning at exit; it is logged when it happens.
         self._failure.add_done_callback(lambda future: future.cancelled() or future.exception())
         self._machine = machine
+        own = self._config
+        self._changes.seen[own.name] = Seen(0, own.peer_address, own.client_address)
         identity = Identity(self._config.cluster_name, self._config.name)
         directory = await asyncio.to_thread(DataDir.open, self._config.data_dir, identity)
         journal = Journal(directory.log_path)
@@ -93,8 +122,11 @@ class RaftNode:
             timing = Timing(
                 self._config.heartbeat_interval, self._config.election_timeout_min, self._config.election_timeout_max
             )
-            others = [name for name in self._config.members if name != self._config.name]
-            self._raft = HardenedRaft(self._config.name, others, timing, journal, directory, self._transport, self)
+            self._configurations = Configurations(initial(self._config), entries=journal.configurations)
+            self._id = await asyncio.to_thread(self._find_id, directory)
+            self._raft = HardenedRaft(
+                self._config.name, self._configurations, timing, journal, directory, self._transport, self
+            )
             overrides.check_instance(self._raft)
             self._disk = DiskWriter(
                 journal, on_durable=self._on_durable, on_full=self._on_disk_full, on_lost=self._fail
@@ -102,6 +134,12 @@ class RaftNode:
             self._directory = directory
             self._running = True
             await self._transport.start(self)
+        except (InvalidEntry, OSError) as error:
+            self._running = False
+            self._raft = None
+            journal.close()
+            directory.close()
+            raise StartupError(f"the data directory {directory.path} cannot be used: {error}") from error
         except BaseException:
             self._running = False
             self._raft = None
@@ -150,7 +188,7 @@ class RaftNode:
             raise StartupError(
                 f"the data directory {self._config.data_dir} cannot be used: {error}", retry=True
             ) from error
-        except (CommittedConflict, CorruptJournal) as error:
+        except (CommittedConflict, CorruptJournal, RemovedFromGroup) as error:
             raise StartupError(str(error)) from error
 
     # --- the contract
@@ -187,20 +225,49 @@ class RaftNode:
 
     def status(self) -> RaftStatus:
         """What this member knows now; indices are those of log entries."""
-        member = self._by_name[self._config.name]
+        current = self._configurations.current
+        member = current.with_id(self._id) or self._unknown_member()
         raft = self._raft
         if raft is None:
-            return RaftStatus(member, None, 0, 0, 0, 0, self._members)
+            return RaftStatus(member, None, 0, 0, 0, 0, current.members)
         leader = raft.leader if self._running else None
         return RaftStatus(
             member=member,
-            leader=self._by_name[leader] if leader else None,
+            leader=current.named(leader) if leader else None,
             term=raft.term,
             commit_index=raft.commit_index,
             applied_index=raft.applied_index,
             log_bytes=raft.journal.log_bytes,
-            members=self._members,
+            members=current.members,
         )
+
+    async def add_member(self, name: str, peer_address: str, client_address: str, *, learner: bool) -> Member:
+        """Let another member join; see `Raft.add_member`."""
+        return await self._change(Add(name, peer_address, client_address, learner))
+
+    async def promote_member(self, member_id: int) -> Member:
+        """Make a learner that has caught up a voting member; see `Raft.promote_member`."""
+        return await self._change(Promote(member_id))
+
+    async def remove_member(self, member_id: int) -> None:
+        """Let a member leave for good; see `Raft.remove_member`."""
+        await self._change(Remove(member_id))
+
+    async def update_member(self, member_id: int, peer_address: str) -> Member:
+        """Change where the others reach a member; see `Raft.update_member`."""
+        return await self._change(Update(member_id, peer_address))
+
+    async def transfer_leadership(self, member_id: int) -> None:
+        """As the leader, let another voting member lead; see `Raft.transfer_leadership`."""
+        self._must_run()
+        raft = self._raft
+        if raft is None or not raft.leads:
+            raise MembershipError(MembershipReason.NOT_LEADER)
+        target = self._configurations.current.with_id(member_id)
+        if target is None or target.learner:
+            raise MembershipError(MembershipReason.BAD_TRANSFEREE)
+        if target.name != self._config.name and not await self._hand_over(raft, target.name):
+            raise MembershipError(MembershipReason.TRANSFER_TIMEOUT)
 
     def on_leadership(self, handler: Callable[[bool], None]) -> None:
         """Call `handler` whenever this member begins (True) or ceases (False) to lead."""
@@ -255,11 +322,18 @@ class RaftNode:
             self._vote_not_saved(error)
         self._forward(raft)
         now = self._clock.monotonic()
+        if raft.leader is not None:
+            self._heard.set()
+        self._look_around(raft)
+        if not self._id and self._directory is not None:
+            self._learn_id(raft, self._directory)
+        self._changes.advance(raft, now)
         self._reads.advance(raft, raft.applied_index, now)
         if now >= self._next_expiry:
             self._next_expiry = now + _EXPIRE_SECONDS
             self._proposals.expire(now)
             self._reads.expire(now)
+            self._changes.expire(raft, now)
         disk.pump()
         if self._applied_any:
             self._applied_any = False
@@ -283,6 +357,9 @@ class RaftNode:
         """Apply a committed entry's commands."""
         self._counters["entries_applied"] += 1
         self._proposals.entry_applied(term)
+        if entry[0] == CONFIGURATION:
+            self._configuration_committed(index, entry)
+            return 1
         try:
             group = decode_group(entry)
         except InvalidEntry as error:
@@ -314,17 +391,87 @@ class RaftNode:
         """Tell who wants to know."""
         log.info("%s %s to lead", self._config.name, "begins" if leads else "ceases")
         if not leads:
+            self._heard.clear()
             self._deposed.set()
             self._proposals.drop_forwarded()
         if self._loop is not None:
             for handler in self._handlers:
                 self._loop.call_soon(self._guarded, "leadership handler", handler, leads)
 
+    def configured(self) -> None:
+        """The newest configuration is another one: be connected with its members, and with those of the committed one.
+
+        Until a removal is committed, the one that is removed may be needed yet.
+        """
+        committed = self._raft.commit_index if self._raft is not None else 0
+        self._connect(self._configurations.as_of(committed))
+
+    def _connect(self, committed: Configuration) -> None:
+        self._transport.configure(self._id, committed, self._configurations.current, behind=self._behind)
+
+    def _look_around(self, raft: HardenedRaft) -> None:
+        """Whoever has been away may have missed that members were added, and one of them may lead by now."""
+        behind = raft.leader is None or (not raft.leads and raft.applied_index < raft.leader_commit)
+        if behind != self._behind:
+            self._behind = behind
+            self.configured()
+
+    def _configuration_committed(self, index: int, entry: bytes) -> None:
+        before, now = self._configurations.as_of(index - 1), decode(entry)
+        for member in before.members:
+            if now.with_id(member.id) is None and member.name not in ("", self._config.name):
+                log.info("%s was removed", member.name)
+                self._transport.send(member.name, messages.Removed(member.id))
+        self._connect(now)
+
+    def _learn_id(self, raft: HardenedRaft, directory: DataDir) -> None:
+        """A member that joined learns its id once it has all that was committed.
+
+        Not before: an earlier configuration may hold a member of the same name that was removed since.
+        """
+        own = self._configurations.current.named(self._config.name)
+        if own is None or raft.leader is None or raft.journal.last_index < raft.leader_commit:
+            return
+        try:
+            directory.save_id(own.id)
+        except OSError as error:
+            log.warning("this member's id cannot be saved, and will be looked for again: %s", error)
+            return
+        self._id = own.id
+        log.info("%s is a member with the id %x", own.name, own.id)
+        self.configured()
+
+    def _find_id(self, directory: DataDir) -> int:
+        """This member's id: as kept, or as the file's members have it; 0 for a member that joins."""
+        own = directory.load_id()
+        if not own:
+            member = initial(self._config).named(self._config.name)
+            if member is not None:
+                own = member.id
+                directory.save_id(own)
+        return own
+
+    def _removed(self) -> None:
+        config = self._config
+        own = self._configurations.current.with_id(self._id)
+        if own is not None:
+            self._changes.removed(own)
+        self._fail(
+            RemovedFromGroup(
+                f"{config.name} was removed from the store's group {config.cluster_name!r} and ends; to come back it "
+                f"has to be added again, and started with an empty data directory (now {config.data_dir}) and "
+                "initial_state: existing"
+            )
+        )
+
     # --- what the transport tells (transport.Listener)
 
     def on_connected(self, peer: str) -> None:
         """A member can be reached."""
         if self._running and self._raft is not None:
+            hello = self._transport.hello(peer)
+            if hello is not None:
+                self._changes.seen[peer] = Seen(hello.id, hello.peer_address, hello.client_address)
             self._raft.connected(peer)
             self.kick()
 
@@ -332,6 +479,7 @@ class RaftNode:
         """A member cannot be reached any more."""
         if self._running and self._raft is not None:
             self._raft.disconnected(peer)
+            self._changes.disconnected(peer)
 
     def on_drained(self, _peer: str) -> None:
         """A member takes more."""
@@ -351,6 +499,14 @@ class RaftNode:
                 self._reads.add(Reader(self._clock.monotonic() + self._timeout, None, peer, message.id))
             case messages.ReadReply():
                 self._reads.answered(peer, message)
+            case messages.ChangeRequest():
+                wish = Wish(message.change, self._clock.monotonic() + self._timeout, None, peer, message.id)
+                self._changes.add(wish)
+            case messages.ChangeReply():
+                self._changes.answered(peer, message)
+            case messages.Removed():
+                if message.id == self._id:
+                    self._removed()
             case _:
                 self._receive(raft, peer, message)
         self.kick()
@@ -373,7 +529,7 @@ class RaftNode:
         run = taken.run
         self._transport.send(taken.peer, messages.ForwardRefused(taken.term, run.first_sequence, len(run.commands)))
 
-    def _send(self, peer: str, message: messages.ReadRequest | messages.ReadReply) -> bool:
+    def _send(self, peer: str, message: messages.Message) -> bool:
         return self._transport.send(peer, message)
 
     # --- the disk
@@ -391,6 +547,34 @@ class RaftNode:
         log.error("term and vote cannot be saved, so this member does not take part in the election: %s", error)
 
     # --- inside
+
+    async def _change(self, change: Change) -> Member:
+        loop = self._must_run()
+        future: asyncio.Future[Member] = loop.create_future()
+        self._changes.add(Wish(change, self._clock.monotonic() + self._timeout, future))
+        self.kick()
+        return await future
+
+    async def _hand_over(self, raft: HardenedRaft, target: str) -> bool:
+        """Let another member lead; whether it does before the longest election time-out has passed."""
+        self._deposed.clear()
+        if raft.transfer(target) is None:
+            return False
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._config.election_timeout_max):
+                    await self._deposed.wait()
+                    # The one that took over makes itself known with its first append.
+                    await self._heard.wait()
+        finally:
+            raft.end_transfer()
+        return self._running and raft.leader == target
+
+    def _unknown_member(self) -> Member:
+        """What this member says of itself before the log names it."""
+        config = self._config
+        own = id_of(config.cluster_name, config.name)
+        return Member(own, config.name, config.peer_address, config.client_address, learner=True)
 
     def _apply_command(self, command: bytes, applied: Applied, proposal: Proposal | None) -> None:
         assert self._machine is not None  # noqa: S101 - set by start
@@ -434,6 +618,7 @@ class RaftNode:
     def _end(self, reason: str) -> None:
         self._proposals.fail(reason)
         self._reads.fail(reason)
+        self._changes.fail(reason)
 
     def _check_config(self) -> None:
         config = self._config
@@ -442,6 +627,6 @@ class RaftNode:
                 f"store configuration: members must name this member: {config.name}: {config.peer_address} "
                 f"(it says {config.members.get(config.name)})"
             )
-        ids = {member_id(config.cluster_name, name) for name in config.members}
+        ids = {id_of(config.cluster_name, name) for name in config.members}
         if len(ids) != len(config.members):
             raise StartupError("store configuration: two members have the same id; rename one of them")

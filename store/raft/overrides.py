@@ -57,6 +57,8 @@ USED_ATTRIBUTES = (
     "_SyncObj__newAppendEntriesTime",
     "_SyncObj__noopIDx",
     "_SyncObj__otherNodes",
+    "_SyncObj__readonlyNodes",
+    "_SyncObj__lastResponseTime",
     "_SyncObj__connectedNodes",
     "_poller",
 )

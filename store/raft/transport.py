@@ -1,7 +1,8 @@
 """Connections to the other members: mTLS over TCP, one connection per pair of members.
 
-Of two members the one whose name sorts first dials. A peer is who its certificate says it is: CN is the member's name,
-O must hold `kybern:store`, and the member must be in the configuration. A connection on which nothing comes for too
+Of two members the one whose name sorts first dials; the other one only when that has not happened for long, and while
+it is not a member yet. A peer is who its certificate says it is: CN is the member's name, O must hold `kybern:store`,
+and the group must know the name, or await somebody at the peer's address. A connection on which nothing comes for too
 long is closed and dialled again.
 """
 
@@ -12,6 +13,7 @@ import contextlib
 import logging
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from kybern.backoff import Backoff
@@ -19,8 +21,9 @@ from kybern.clock import Clock
 from kybern.config.models import StoreConfig, Tls
 from kybern.daemon import StartupError
 from kybern.pki import Identity, check_files
+from store.raft.configuration import Configuration
 from store.raft.connection import GROUP_MEMBERS, Connection
-from store.raft.messages import PROTOCOL, Hello, Message
+from store.raft.messages import PROTOCOL, Hello, Message, Removed
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +65,26 @@ class Transport(Protocol):
         """Send; False when there is no connection or too much waits already."""
         ...
 
+    def configure(self, own_id: int, *configurations: Configuration, behind: bool = False) -> None:
+        """Be connected with the members of any of these, and nobody else; while they have none, with the file's.
+
+        `own_id`: this member's, 0 while it is not known. `behind`: there may be members that were added since, so
+        others of the store are let in unless they are known to have been removed.
+        """
+        ...
+
+    def hello(self, peer: str) -> Hello | None:
+        """What a peer that is connected said of itself."""
+        ...
+
+
+@dataclass(slots=True)
+class _Dialled:
+    """A member that this one keeps a connection with."""
+
+    address: str
+    task: asyncio.Task[None]
+
 
 class TlsTransport:
     """The transport of a real member."""
@@ -70,8 +93,13 @@ class TlsTransport:
         self._config = config
         self._clock = clock
         self._now = clock.monotonic
-        self._hello = Hello(config.cluster_name, config.name, PROTOCOL)
-        self._peers = [name for name in config.members if name != config.name]
+        # This member's id; 0 until it is known.
+        self._id = 0
+        self._behind = False
+        # Peer addresses by name, addresses of members whose names are not known yet, ids of those that are gone.
+        self._peers = {name: address for name, address in config.members.items() if name != config.name}
+        self._awaited: set[str] = set()
+        self._removed: set[int] = set()
         # Idle times in seconds: when to show that we are there, and when a silent peer is given up.
         self._ping_after = config.election_timeout_min / 2
         self._dead_after = 2 * config.election_timeout_max
@@ -79,7 +107,8 @@ class TlsTransport:
         self._all: set[Connection] = set()
         self._listener: Listener | None = None
         self._server: asyncio.Server | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._watching: asyncio.Task[None] | None = None
+        self._dialled: dict[str, _Dialled] = {}
         self._stopped = False
 
     async def start(self, listener: Listener) -> None:
@@ -101,21 +130,17 @@ class TlsTransport:
             raise StartupError(
                 f"cannot listen on the peer address {host}:{port}: {error.strerror or error}", retry=True
             ) from error
-        self._tasks = [
-            loop.create_task(self._dial(name), name=f"raft-dial-{name}")
-            for name in self._peers
-            if name > self._config.name
-        ]
-        self._tasks.append(loop.create_task(self._watch(), name="raft-connections"))
+        self._watching = loop.create_task(self._watch(), name="raft-connections")
+        self._keep_dialling()
 
     async def stop(self) -> None:
         """Close the listening socket and all connections."""
         self._stopped = True
-        for task in self._tasks:
+        tasks = [dialled.task for dialled in self._dialled.values()]
+        tasks += [self._watching] if self._watching is not None else []
+        for task in tasks:
             task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._server is not None:
             self._server.close()
         ending = list(self._all)
@@ -134,6 +159,31 @@ class TlsTransport:
         connection = self._open.get(peer)
         return connection is not None and connection.send(message)
 
+    def configure(self, own_id: int, *configurations: Configuration, behind: bool = False) -> None:
+        """Be connected with the members of any of these, and nobody else; while they have none, with the file's."""
+        self._id, self._behind = own_id, behind
+        members = [member for configuration in configurations for member in configuration.members]
+        if not members:
+            return
+        own = self._config.name
+        # Later ones count more: the last is the newest.
+        self._peers = {member.name: member.peer_address for member in members if member.name not in ("", own)}
+        self._awaited = {member.peer_address for member in members if not member.name}
+        self._removed = {member_id for configuration in configurations for member_id in configuration.removed}
+        self._removed -= {member.id for member in members}
+        for name, connection in list(self._open.items()):
+            if self._was_removed(connection.hello) or not self._knows(connection.hello):
+                connection.part("it is not a member any more")
+                del self._open[name]
+                self._notify(lambda listener, name=name: listener.on_disconnected(name))  # type: ignore[misc]
+        if self._watching is not None and not self._stopped:
+            self._keep_dialling()
+
+    def hello(self, peer: str) -> Hello | None:
+        """What a peer that is connected said of itself."""
+        connection = self._open.get(peer)
+        return connection.hello if connection is not None else None
+
     # --- connections' owner
 
     def made(self, connection: Connection) -> None:
@@ -144,7 +194,7 @@ class TlsTransport:
         """Why a peer is not let in; None when it is."""
         if GROUP_MEMBERS not in identity.groups:
             return f"the certificate of {identity.name!r} is not a store member's (O={GROUP_MEMBERS})"
-        if identity.name != hello.name or hello.name not in self._peers:
+        if identity.name != hello.name or hello.name == self._config.name:
             return f"the certificate's {identity.name!r}, which calls itself {hello.name!r}, is not another member"
         if expected and hello.name != expected:
             return f"{hello.name} answers where {expected} was dialled"
@@ -152,7 +202,27 @@ class TlsTransport:
             return f"{hello.name} belongs to the cluster {hello.cluster!r}, not {self._config.cluster_name!r}"
         if hello.protocol != PROTOCOL:
             return f"{hello.name} speaks protocol {hello.protocol}, this member {PROTOCOL}"
+        if self._was_removed(hello):
+            return f"{hello.name} was removed from the group"
+        if not self._knows(hello):
+            return f"the certificate's {identity.name!r} is not another member"
         return None
+
+    def last_word(self, identity: Identity, hello: Hello) -> Message | None:
+        """What a peer that is not let in should know before the connection ends."""
+        if GROUP_MEMBERS in identity.groups and identity.name == hello.name and self._was_removed(hello):
+            return Removed(hello.id)
+        return None
+
+    def _knows(self, hello: Hello) -> bool:
+        """Whether this is a member, or may be one: it comes from where one that has no name yet is awaited."""
+        if hello.name in self._peers or (not hello.id and hello.peer_address in self._awaited):
+            return True
+        return self._behind and hello.id != 0
+
+    def _was_removed(self, hello: Hello) -> bool:
+        """Whether this is a member that was removed, its name perhaps given to another since."""
+        return hello.cluster == self._config.cluster_name and hello.id in self._removed
 
     def opened(self, connection: Connection) -> None:
         """A peer is there; a second connection of the same peer takes the place of the first."""
@@ -196,19 +266,47 @@ class TlsTransport:
             )
 
     def _connection(self, expected: str = "") -> Connection:
-        return Connection(self, self._hello, self._now, expected)
+        config = self._config
+        hello = Hello(config.cluster_name, config.name, PROTOCOL, self._id, config.peer_address, config.client_address)
+        return Connection(self, hello, self._now, expected)
+
+    def _keep_dialling(self) -> None:
+        """A task for each peer at its address."""
+        loop = asyncio.get_running_loop()
+        for name, dialled in list(self._dialled.items()):
+            if self._peers.get(name) != dialled.address:
+                dialled.task.cancel()
+                del self._dialled[name]
+        for name, address in self._peers.items():
+            if name not in self._dialled:
+                task = loop.create_task(self._dial(name, address), name=f"raft-dial-{name}")
+                self._dialled[name] = _Dialled(address, task)
 
     def _notify(self, call: Callable[[Listener], None]) -> None:
         if self._listener is not None and not self._stopped:
             call(self._listener)
 
-    async def _dial(self, peer: str) -> None:
+    async def _until_missed(self, peer: str) -> None:
+        """Wait until there is no connection with the peer, and it is this member's turn to make one."""
+        while True:
+            connection = self._open.get(peer)
+            if connection is not None:
+                await connection.gone.wait()
+            elif peer > self._config.name or (not self._id and self._config.initial_state == "existing"):
+                return
+            else:
+                await asyncio.sleep(self._dead_after + _DIAL_TIMEOUT)
+                if peer not in self._open:
+                    return
+
+    async def _dial(self, peer: str, address: str) -> None:
         """Keep a connection to one peer."""
         backoff = Backoff(base=0.1, cap=1.0)
-        host, port = _split(self._config.members[peer])
+        host, port = _split(address)
         loop = asyncio.get_running_loop()
         complained = False
         while True:
+            await self._until_missed(peer)
             try:
                 # Read again each time: certificates are renewed while the member runs.
                 _, context = _contexts(self._config.tls)

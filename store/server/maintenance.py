@@ -16,6 +16,7 @@ from store.mvcc.dump import dump
 from store.mvcc.errors import StoreError
 from store.mvcc.outcomes import AlarmOutcome
 from store.mvcc.ranges import check_revision
+from store.server.cluster import etcds_errors
 from store.server.core import API_VERSION, Context, Core, Guard, Refused, handlers, require
 
 SERVICE = "etcdserverpb.Maintenance"
@@ -24,9 +25,6 @@ SERVICE = "etcdserverpb.Maintenance"
 _SNAPSHOT_BLOCK = 512
 
 _NO_SUCH_ALARM = StoreError("INVALID_ARGUMENT", "kybern-store: the only alarm that can be raised is NOSPACE")
-_NO_MOVE = StoreError(
-    "UNIMPLEMENTED", "kybern-store: leadership cannot be handed over; stop the leading member and another will lead"
-)
 _NO_DOWNGRADE = StoreError("UNIMPLEMENTED", "kybern-store: there is no older version to go back to")
 
 
@@ -84,6 +82,7 @@ class MaintenanceService:
             raftIndex=raft.commit_index,
             raftAppliedIndex=raft.applied_index,
             raftTerm=raft.term,
+            isLearner=raft.member.learner,
             errors=self._problems(has_leader=raft.leader is not None),
         )
 
@@ -124,13 +123,14 @@ class MaintenanceService:
         digest.update(fill)
         yield self._piece(fill + digest.digest(), 0)
 
-    async def move_leader(self, request: Message, context: Context) -> NoReturn:
-        """Say that leadership cannot be handed over.
+    async def move_leader(self, request: pb.MoveLeaderRequest, context: Context) -> pb.MoveLeaderResponse:
+        """Let another member lead; asked of the leader.
 
         Raises:
-            Refused: always.
+            Refused: this member does not lead, the other one cannot, or it did not take over in time.
         """
-        raise Refused(_NO_MOVE)
+        await etcds_errors(self._core.raft.transfer_leadership(request.targetID))
+        return pb.MoveLeaderResponse(header=self._core.header())
 
     async def downgrade(self, request: Message, context: Context) -> NoReturn:
         """Say that there is nothing to go back to.

@@ -26,7 +26,9 @@ class SyncObj:
     _SyncObj__transferInProgress: bool
     _SyncObj__newAppendEntriesTime: float
     _SyncObj__noopIDx: int
+    _SyncObj__lastResponseTime: dict[Node, float]
     _SyncObj__otherNodes: set[Node]
+    _SyncObj__readonlyNodes: set[Node]
     _SyncObj__connectedNodes: set[Node]
     def __init__(
         self,

@@ -8,7 +8,15 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 from kybern.clock import SystemClock
 from kybern.config.models import StoreConfig
-from store.raft.interface import Applied, Member, RaftStatus, RaftUnavailable, StateMachine
+from store.raft.interface import (
+    Applied,
+    Member,
+    MembershipError,
+    MembershipReason,
+    RaftStatus,
+    RaftUnavailable,
+    StateMachine,
+)
 from store.server.member import StoreMember
 from tests.integration.store.serving import HOST, Certificates, free_port
 
@@ -78,6 +86,21 @@ class SharedRaft:
             log_bytes=0,
             members=(self._member,),
         )
+
+    async def add_member(self, name: str, peer_address: str, client_address: str, *, learner: bool) -> Member:
+        raise MembershipError(MembershipReason.UNHEALTHY)
+
+    async def promote_member(self, member_id: int) -> Member:
+        raise MembershipError(MembershipReason.NOT_LEARNER)
+
+    async def remove_member(self, member_id: int) -> None:
+        raise MembershipError(MembershipReason.UNHEALTHY)
+
+    async def update_member(self, member_id: int, peer_address: str) -> Member:
+        raise MembershipError(MembershipReason.UNHEALTHY)
+
+    async def transfer_leadership(self, member_id: int) -> None:
+        raise MembershipError(MembershipReason.BAD_TRANSFEREE)
 
     def on_leadership(self, handler: Callable[[bool], None]) -> None:
         pass

@@ -8,6 +8,7 @@ import pickle
 import ssl
 import struct
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,12 @@ from kybern.clock import SystemClock
 from kybern.config.models import StoreConfig, Tls
 from kybern.daemon import StartupError
 from store.raft import messages
+from store.raft.configuration import Configuration
+from store.raft.interface import Member
+from store.raft.members import members_of
 from store.raft.messages import Hello, Message
 from store.raft.transport import TlsTransport
-from tests.integration.store.raft.cluster import changed, configurations, issue, until
+from tests.integration.store.raft.cluster import changed, configurations, free_ports, issue, until
 
 
 class Listening:
@@ -124,6 +128,71 @@ async def test_who_is_no_other_member_of_this_cluster_is_turned_away(
         assert await closes(reader)
         assert told.events == []
     assert reason in caplog.text
+
+
+def hello(name: str, *, own_id: int = 0, address: str = "") -> bytes:
+    return frame(Hello("test", name, messages.PROTOCOL, own_id, address))
+
+
+@pytest.mark.parametrize(
+    ("own_id", "address", "behind", "let_in"),
+    [
+        (0, "s9:1", False, True),
+        (0, "s9:2", False, False),
+        # It has been a member somewhere: not the new one that is awaited.
+        (9, "s9:1", False, False),
+        (9, "", False, False),
+        # Whoever has been away lets in members that may have come since, but none that it knows to have left.
+        (9, "", True, True),
+        (7, "", True, False),
+        (0, "", True, False),
+    ],
+)
+async def test_who_is_let_in_beside_the_members(
+    tmp_path: Path, own_id: int, address: str, behind: bool, let_in: bool
+) -> None:
+    config = configurations(tmp_path, 2)[0]
+    tls = issue(tmp_path / "pki", "s9")
+    known = Configuration((*members_of(config), Member(5, "", "s9:1", "", learner=True)), removed=(7,))
+    async with running(config) as (transport, told):
+        transport.configure(1, known, behind=behind)
+        async with dialled(config, tls) as (reader, writer):
+            writer.write(hello("s9", own_id=own_id, address=address))
+            if let_in:
+                await until(lambda: told.events == ["+s9"], "let in")
+                assert transport.hello("s9") == Hello("test", "s9", messages.PROTOCOL, own_id, address)
+            else:
+                assert await closes(reader)
+                assert told.events == []
+
+
+async def test_a_removed_member_is_parted_with_and_told_so_when_it_comes(tmp_path: Path) -> None:
+    first, second = configurations(tmp_path, 2)
+    known = Configuration(tuple(members_of(first)))
+    gone = Configuration(known.members[:1], removed=(known.members[1].id,))
+    farewell = messages.Removed(known.members[1].id)
+    async with running(first) as (one, told), running(second) as (two, told_two):
+        one.configure(known.members[0].id, known)
+        two.configure(known.members[1].id, known)
+        await until(lambda: "+s2" in told.events and "+s1" in told_two.events, "connected")
+        # What was sent before the end arrives.
+        assert one.send("s2", messages.ReadRequest(7))
+        one.configure(known.members[0].id, gone)
+        assert not one.send("s2", messages.ReadRequest(8))
+        await until(lambda: messages.ReadRequest(7) in told_two.messages, "the last message")
+        # It comes again, and is told at the door.
+        await until(lambda: farewell in told_two.messages, "told", seconds=30)
+        assert messages.ReadRequest(8) not in told_two.messages
+
+
+async def test_a_member_that_moved_is_dialled_at_its_new_address(tmp_path: Path) -> None:
+    first, second = configurations(tmp_path, 2)
+    moved = changed(second, peer_address=f"127.0.0.1:{free_ports(1)[0]}")
+    own, other = members_of(first)
+    async with running(first) as (one, told), running(moved):
+        one.configure(own.id, Configuration((own, other)))
+        one.configure(own.id, Configuration((own, replace(other, peer_address=moved.peer_address))))
+        await until(lambda: "+s2" in told.events, "connected")
 
 
 async def test_a_certificate_of_another_authority_opens_nothing(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_promises_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: in
     world.start()
     numbers = itertools.count()
     for _ in range(_ROUNDS):
-        _disturb(world)
+        disturb(world)
         for _ in range(_STEPS):
             name = world.rng.choice(world.names)
             if name in world.members:
@@ -52,7 +52,7 @@ def test_promises_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: in
         member.journal.close()
 
 
-def _disturb(world: World) -> None:
+def disturb(world: World) -> None:
     rng = world.rng
     world.loss = rng.choice((0.0, 0.0, 0.1, 0.3))
     # A partition lasts for some rounds: longer than an election takes.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from store.raft import messages, segments
+from store.raft.configuration import Configuration, Configurations
 from store.raft.core import HardenedRaft, Timing
 from store.raft.datadir import Vote
 from store.raft.entries import decode_group
@@ -21,6 +22,7 @@ from store.raft.journal import Journal
 from store.raft.messages import Message
 from store.raft.proposals import Proposals, Taken
 from store.raft.reads import Reader, Reads
+from tests.unit.store.raft.rig import group
 
 TIMING = Timing(heartbeat=0.1, election_min=1.0, election_max=2.5)
 STEP = 0.02
@@ -72,16 +74,25 @@ class World:
     _order: itertools.count[int] = field(default_factory=itertools.count)
     reads_answered: int = 0
 
+    def initial(self, _name: str) -> Configuration:
+        """What a member goes by before its log says more."""
+        return group(*self.names)
+
     def start(self) -> None:
         for name in self.names:
-            self.members[name] = SimulatedMember(self, name)
+            self.members[name] = self.make(name)
+
+    def make(self, name: str) -> SimulatedMember:
+        """A member with what its disk has."""
+        return SimulatedMember(self, name)
 
     def send(self, source: str, target: str, message: Message) -> bool:
         if (source, target) in self.blocked or self.rng.random() < self.loss:
             # Lost on the way: the sender does not know.
             return True
         # Commands rely on what the transport promises, that nothing arrives twice; Raft itself does not.
-        repeats = not isinstance(message, messages.Forward) and self.rng.random() < self.loss
+        once = isinstance(message, messages.Forward | messages.ChangeRequest)
+        repeats = not once and self.rng.random() < self.loss
         copies = 2 if repeats else 1
         for _ in range(copies):
             delay = self.rng.choice((0.001, 0.001, 0.01, 0.3 if self.loss else 0.02))
@@ -102,7 +113,7 @@ class World:
         self.members.pop(name).crash(self.rng)
 
     def restart(self, name: str) -> None:
-        self.members[name] = SimulatedMember(self, name)
+        self.members[name] = self.make(name)
 
     def commit(self, index: int, term: int, entry: bytes) -> None:
         """A member applies an entry: it must be the one that every other member applies there."""
@@ -131,7 +142,8 @@ class SimulatedMember:
         self.pending: list[tuple[Answer, bytes]] = []
         self.pending_reads: list[Answer] = []
         others = [other for other in world.names if other != name]
-        self.raft = HardenedRaft(name, others, TIMING, self.journal, self, self, self)
+        configurations = Configurations(world.initial(name), entries=self.journal.configurations)
+        self.raft = HardenedRaft(name, configurations, TIMING, self.journal, self, self, self)
         for other in others:
             self.raft.connected(other)
 
@@ -233,6 +245,9 @@ class SimulatedMember:
             self.proposals.drop_forwarded()
 
     def kick(self) -> None:
+        return
+
+    def configured(self) -> None:
         return
 
     def refuse(self, taken: Taken) -> None:

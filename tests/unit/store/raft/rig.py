@@ -14,8 +14,10 @@ from pysyncobj.transport import Transport
 
 from store.raft import messages
 from store.raft.bridge import from_wire
+from store.raft.configuration import Configuration, Configurations
 from store.raft.core import HardenedRaft, Timing
 from store.raft.datadir import Vote
+from store.raft.interface import Member
 from store.raft.journal import Journal
 
 PEERS = ("b", "c")
@@ -110,7 +112,8 @@ class HardenedRig:
         directory.mkdir(parents=True, exist_ok=True)
         self.journal = Journal(directory)
         self.journal.open()
-        self.hardened = HardenedRaft("a", peers, TIMING, self.journal, self, self, self)
+        self.configurations = Configurations(group("a", *peers), entries=self.journal.configurations)
+        self.hardened = HardenedRaft("a", self.configurations, TIMING, self.journal, self, self, self)
         self.raft: SyncObj = self.hardened
         for peer in peers:
             self.hardened.connected(peer)
@@ -118,7 +121,7 @@ class HardenedRig:
     # --- the script's side
 
     def deliver(self, peer: str, message: Dict) -> None:
-        self.hardened._SyncObj__onMessageReceived(self.hardened._nodes[peer], message)
+        self.hardened._SyncObj__onMessageReceived(self.hardened._node(peer), message)
         self._settle()
 
     def tick(self) -> None:
@@ -170,6 +173,15 @@ class HardenedRig:
 
     def kick(self) -> None:
         return
+
+    def configured(self) -> None:
+        return
+
+
+def group(*voters: str, learners: tuple[str, ...] = ()) -> Configuration:
+    """A configuration of members that are called like their addresses."""
+    names = (*voters, *learners)
+    return Configuration(tuple(Member(i, name, name, name, name in learners) for i, name in enumerate(names, 1)))
 
 
 def append(

@@ -9,7 +9,9 @@ import pytest
 
 from store.raft import entries, messages
 from store.raft.bridge import from_wire, to_wire
+from store.raft.configuration import Add, Promote
 from store.raft.entries import Run
+from store.raft.interface import Member, MembershipReason
 from store.raft.messages import Message
 
 MESSAGES: list[Message] = [
@@ -24,6 +26,12 @@ MESSAGES: list[Message] = [
     messages.ForwardRefused(3, 1, 2),
     messages.ReadRequest(1),
     messages.ReadReply(1, 2),
+    messages.Hello("test", "s1", 2, 2**64 - 1, "h:1", "h:2"),
+    messages.ChangeRequest(1, Add("", "h:1", "", learner=True)),
+    messages.ChangeRequest(2, Promote(2**64 - 1)),
+    messages.ChangeReply(1, member=Member(2**64 - 1, "s1", "h:1", "h:2", learner=True)),
+    messages.ChangeReply(1, refused=MembershipReason.UNHEALTHY.value),
+    messages.Removed(2**64 - 1),
 ]
 
 
@@ -95,3 +103,8 @@ def test_groups_are_read_back() -> None:
 def test_entries_of_another_version_are_refused(entry: bytes) -> None:
     with pytest.raises(entries.InvalidEntry):
         entries.decode_group(entry)
+
+
+def test_an_append_with_a_configuration_that_is_none_is_refused() -> None:
+    with pytest.raises(messages.InvalidMessage, match="configuration"):
+        from_wire(messages.Append(3, 1, 0, 1, 0, [(2, 3, b"\x04rubbish")]))

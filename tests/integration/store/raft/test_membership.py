@@ -293,3 +293,23 @@ async def test_a_change_that_was_not_committed_is_forgotten(tmp_path: Path) -> N
         await group.start()
         await group.level()
         assert all(len(node.status().members) == 4 for node in group.nodes.values())
+
+
+async def test_who_was_away_finds_a_group_of_others(tmp_path: Path) -> None:
+    async with running(configurations(tmp_path)) as group:
+        await group.nodes["s1"].propose(b"before")
+        await group.stop("s3")
+        away = group.configs.pop("s3")
+        for name in ("s4", "s5"):
+            await join(tmp_path, group, name)
+        for name in ("s1", "s2"):
+            await group.nodes["s4"].remove_member(member_of(group, name).id)
+            await group.stop(name)
+        await group.nodes["s4"].propose(b"by others")
+        # Its log knows none of those who are there now, and none of their addresses: they come to it.
+        group.configs["s3"] = away
+        await group.start("s3")
+        await until(lambda: group.machines["s3"].commands == [b"before", b"by others"], "it has everything")
+        await group.stop("s5")
+        await group.nodes["s3"].propose(b"together")
+        assert await group.level() == [b"before", b"by others", b"together"]

@@ -154,6 +154,9 @@ class EtcdClient:
                 async for response in call:
                     return bool(response.TTL > 0)
                 raise EndpointFailed(endpoint.address, "it has ended the stream")
+            except asyncio.InvalidStateError:
+                # gRPC's word for a stream that had ended before anything was written to it.
+                raise EndpointFailed(endpoint.address, "it has ended the stream") from None
             finally:
                 call.cancel()
 

@@ -177,7 +177,11 @@ class PipeClient:
                 continue
             # Numbers below those that wait are never sent again.
             head = pb.PipeRequest(client=self._client, answered_below=min(self._waiting, default=self._next_id))
-            await stream.write(head.SerializeToString() + b"".join(parts))
+            try:
+                await stream.write(head.SerializeToString() + b"".join(parts))
+            except asyncio.InvalidStateError:
+                # gRPC's word for a stream that has ended; `_receive` learns with what, and everything is sent again.
+                await asyncio.Event().wait()
 
     async def _receive(self, stream: Any, backoff: Backoff) -> None:
         async for response in stream:

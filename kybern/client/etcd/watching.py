@@ -100,6 +100,9 @@ class Watching:
                     if not failed.is_set():
                         raise
                     raise EndpointFailed(endpoint.address, "it has stopped answering") from None
+                except asyncio.InvalidStateError:
+                    # gRPC's word for a stream that had ended before anything was written to it.
+                    raise EndpointFailed(endpoint.address, "it has ended the stream") from None
                 finally:
                     stopper.cancel()
             raise EndpointFailed(endpoint.address, "it has ended the watch")

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import grpc.aio
+import msgspec
 from google.protobuf.message import Message
 
 from kybern.config.loading import dump
@@ -43,6 +44,7 @@ class Cluster:
         self.network = Network(self._peers)
         self.processes: dict[str, asyncio.subprocess.Process] = {}
         self.kills = 0
+        self.fail_point_exits = 0
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def start(self) -> None:
@@ -66,9 +68,8 @@ class Cluster:
                 history_revisions=10_000_000,
                 history_seconds=1e6,
             )
-            for field, value in _SNAPSHOTS.items():
-                if hasattr(config, field):
-                    setattr(config, field, value)
+            changes = {field: value for field, value in _SNAPSHOTS.items() if hasattr(config, field)}
+            config = msgspec.structs.replace(config, **changes)  # type: ignore[type-var] # not for type checkers
             (self.folder / f"{name}.yaml").write_text(dump(config))
         await asyncio.gather(*map(self.up, NAMES))
 

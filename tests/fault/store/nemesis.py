@@ -16,6 +16,8 @@ from store.raft import segments
 from tests.fault.store.cluster import NAMES, Cluster
 
 EX_CONFIG = 78
+# What a process exits with that a fail point ended.
+FAIL_POINT_EXIT = 99
 _FULL_BYTES = 256 << 20
 _REFUSAL_SECONDS = 30.0
 
@@ -115,19 +117,21 @@ def tear(data: Path, rng: random.Random) -> bool:
     paths = sorted((data / "log").glob("*.log"))
     if not paths:
         return False
-    content = paths[-1].read_bytes()
-    header = segments.decode_file_header(paths[-1], content)
-    if header is None:
-        return False
-    found = segments.scan(paths[-1], content, header)
-    if found.torn_bytes:
+    found = _scan(paths[-1], paths[-1].read_bytes())
+    if found is None or found.torn_bytes:
         return False
     last = found.records[-1] if found.records else None
-    index, term = (last.index + 1, last.term) if last else (header.previous_index + 1, header.previous_term)
+    before = (last.index, last.term) if last else (found.header.previous_index, found.header.previous_term)
+    index, term = before[0] + 1, before[1]
     batch = segments.encode_batch(found.next_sequence, [segments.encode_record(index, term, rng.randbytes(300))])
     with paths[-1].open("ab") as file:
         file.write(batch[: rng.randrange(1, len(batch))])
     return True
+
+
+def _scan(path: Path, content: bytes) -> segments.Scanned | None:
+    header = segments.decode_file_header(path, content)
+    return None if header is None else segments.scan(path, content, header)
 
 
 async def flipped_bit(cluster: Cluster, rng: random.Random) -> None:
@@ -140,7 +144,9 @@ async def flipped_bit(cluster: Cluster, rng: random.Random) -> None:
     await cluster.kill([name])
     path = rng.choice(sorted((cluster.data(name) / "log").glob("*.log")))
     content = bytearray(path.read_bytes())
-    offset = rng.randrange(len(content))
+    found = _scan(path, bytes(content))
+    # Behind that a write may have been interrupted: it is cut, whatever it holds.
+    offset = rng.randrange(found.good_bytes if found is not None else len(content))
     bit = 1 << rng.randrange(8)
     content[offset] ^= bit
     path.write_bytes(content)
@@ -183,6 +189,7 @@ async def fail_point(cluster: Cluster, rng: random.Random) -> None:
     await asyncio.wait(ends, timeout=rng.uniform(1.5, 3.0))
     for end in ends:
         end.cancel()
+    cluster.fail_point_exits += sum(cluster.processes[name].returncode == FAIL_POINT_EXIT for name in names)
     # So that nobody dies later of what this fault left.
     await cluster.kill(names)
 

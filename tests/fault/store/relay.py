@@ -111,10 +111,10 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, lin
 
 
 class Network:
-    """A relay for every pair of members; the one whose name sorts first dials."""
+    """A relay for every member and every other one that it may dial."""
 
     def __init__(self, addresses: Mapping[str, str]) -> None:
-        self._relays = {(a, b): Relay(addresses[b]) for a in addresses for b in addresses if a < b}
+        self._relays = {(a, b): Relay(addresses[b]) for a in addresses for b in addresses if a != b}
 
     async def start(self) -> None:
         """Listen."""
@@ -127,17 +127,13 @@ class Network:
             await relay.close()
 
     def address(self, dialler: str, listener: str) -> str:
-        """Where a member finds another; members that never dial another may be told any address."""
-        return self._relays[min(dialler, listener), max(dialler, listener)].address
-
-    def link(self, sender: str, receiver: str) -> Link:
-        """The direction from one member to another."""
-        relay = self._relays[min(sender, receiver), max(sender, receiver)]
-        return relay.forth if sender < receiver else relay.back
+        """Where a member finds another."""
+        return self._relays[dialler, listener].address
 
     def hold(self, sender: str, receiver: str) -> None:
-        """Let nothing through from one member to another."""
-        self.link(sender, receiver).flowing.clear()
+        """Let nothing through from one member to another, whoever has dialled."""
+        self._relays[sender, receiver].forth.flowing.clear()
+        self._relays[receiver, sender].back.flowing.clear()
 
     def cut(self, one: str, other: str) -> None:
         """Let nothing through between two members."""

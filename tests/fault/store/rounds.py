@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
+import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -35,8 +36,10 @@ class Summary:
     seed: int
     rounds: int = 0
     kills: int = 0
-    rounds_all_killed: int = 0
-    rounds_all_killed_in_compaction: int = 0
+    fail_point_exits: int = 0
+    # Times.
+    all_killed: int = 0
+    all_killed_in_compaction: int = 0
     operations: int = 0
     acknowledged_writes: int = 0
     unknown_outcomes: int = 0
@@ -49,6 +52,8 @@ class Summary:
     seconds: float = 0.0
     faults: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    # Why the run ended before its time.
+    broken_off: str = ""
 
     @property
     def violations(self) -> int:
@@ -59,6 +64,7 @@ class Summary:
             + self.watch_violations
             + self.members_differ
             + self.other_violations
+            + bool(self.broken_off)
         )
 
 
@@ -89,7 +95,9 @@ class Run:
         self._faults: Counter[str] = Counter()
         addresses = list(cluster.clients.values())
         rotated = [addresses[n:] + addresses[:n] for n in range(len(addresses))]
-        self._pipes = [EtcdClient(order, cluster.master, timeout=5.0) for order in rotated]
+        self._pipes = [
+            EtcdClient(order, cluster.master, timeout=5.0, watch_patience=_SETTLE_SECONDS) for order in rotated
+        ]
         self._unary = [UnaryStore(addresses, cluster.master, n) for n in range(3)]
         self._members = {
             name: EtcdClient([cluster.clients[name]], cluster.master, timeout=_SETTLE_SECONDS) for name in NAMES
@@ -104,14 +112,20 @@ class Run:
     async def run(self) -> None:
         """All rounds, until the time is over, and the last look at everything."""
         began = time.monotonic()
-        await self._settled()
-        for number in range(1, self._options.rounds + 1):
-            if self._options.seconds and time.monotonic() - began > self._options.seconds:
-                break
-            await self._round(number)
-        await self._last_look()
+        try:
+            await self._settled()
+            for number in range(1, self._options.rounds + 1):
+                if self._options.seconds and time.monotonic() - began > self._options.seconds:
+                    break
+                await self._round(number)
+            await self._last_look()
+        except (Exception, ExceptionGroup) as error:
+            # What was found so far is worth telling; a store that cannot be used any more is a finding too.
+            self._say(f"VIOLATION (broken off): {traceback.format_exc()}")
+            self.summary.broken_off = repr(error)
         self.summary.seconds = round(time.monotonic() - began, 1)
         self.summary.kills = self._cluster.kills
+        self.summary.fail_point_exits = self._cluster.fail_point_exits
         self.summary.faults = dict(sorted(self._faults.items()))
 
     # --- a round
@@ -145,19 +159,28 @@ class Run:
 
     async def _inflict(self, name: str, rng: random.Random, problems: Problems) -> None:
         self._faults[name] += 1
-        if name == "kill-all":
-            self.summary.rounds_all_killed += 1
-            if rng.random() < 0.9:
-                self.summary.rounds_all_killed_in_compaction += 1
-                compacting = [asyncio.create_task(self._compact(store)) for store in self._unary]
-                await asyncio.sleep(rng.uniform(0, 0.02))
-                await FAULTS[name](self._cluster, rng)
-                await asyncio.gather(*compacting)
-                return
         try:
-            await FAULTS[name](self._cluster, rng)
+            if name == "kill-all":
+                await self._kill_all(rng)
+            else:
+                await FAULTS[name](self._cluster, rng)
         except Unmet as unmet:
             problems.add("unmet", [str(unmet)])
+
+    async def _kill_all(self, rng: random.Random) -> None:
+        """Kill all, mostly while they compact, and again soon after their start."""
+        for again in range(rng.choice((1, 1, 2, 3))):
+            if again:
+                await self._cluster.heal()
+                await asyncio.sleep(rng.uniform(0.3, 2.5))
+            self.summary.all_killed += 1
+            compacting: list[asyncio.Task[None]] = []
+            if rng.random() < 0.9:
+                self.summary.all_killed_in_compaction += 1
+                compacting = [asyncio.create_task(self._compact(store)) for store in self._unary]
+                await asyncio.sleep(rng.uniform(0, 0.02))
+            await FAULTS["kill-all"](self._cluster, rng)
+            await asyncio.gather(*compacting)
 
     async def _compact(self, store: UnaryStore) -> None:
         """Forget what was checked already; the faults decide whether it happens."""

@@ -29,4 +29,5 @@ async def test_nothing_is_lost_and_all_answers_have_an_order() -> None:
     assert summary["acknowledged_writes"] >= 50 * summary["rounds"]
     assert summary["watched_changes"] > 0
     found = ("lost", "linearizability_violations", "watch_violations", "members_differ", "other_violations")
+    assert summary["broken_off"] == ""
     assert [summary[kind] for kind in found] == [0, 0, 0, 0, 0]

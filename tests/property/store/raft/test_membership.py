@@ -180,8 +180,8 @@ def _settle(world: ChangingWorld) -> None:
         member.disk_speed = 0.9
     for _ in range(4000):
         world.step()
-        # A removed member that was not told lives on; it is not asked. One that was, and was then added again by a wish that
-        # came late, is not there.
+        # A removed member that was not told lives on; it is not asked. One that was told, and was then added again by a
+        # wish that came late, is not there.
         staying = [world.members[m.name] for m in world.newest.members if m.name and m.name not in world.gone]
         ends = {member.raft.applied_index for member in staying}
         waiting = any(member.pending or member.pending_reads for member in staying)

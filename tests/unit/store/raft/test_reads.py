@@ -205,3 +205,24 @@ async def test_waiting_has_an_end() -> None:
     bench.reads.fail("this member stops")
     with pytest.raises(RaftUnavailable, match="stops"):
         await late
+
+
+async def test_the_answer_to_a_question_of_an_earlier_life_is_not_taken() -> None:
+    before, after = Bench(FakeRaft(leader="b")), Bench(FakeRaft(leader="b"))
+    for bench in (before, after):
+        bench.reads = Reads("a", bench._send, patience=1.0)
+    before.ask()
+    before.advance()
+    [(_, question)] = before.sent
+    assert isinstance(question, ReadRequest)
+    # Killed and started again; the leader's answer to the first question comes over the new connection.
+    future = after.ask()
+    after.advance()
+    after.reads.answered("b", ReadReply(question.id, 3))
+    after.advance()
+    assert not future.done()
+    [(_, asked)] = after.sent
+    assert isinstance(asked, ReadRequest)
+    after.reads.answered("b", ReadReply(asked.id, 9))
+    after.advance()
+    assert future.done()

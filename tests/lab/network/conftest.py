@@ -13,6 +13,6 @@ from tests.lab.network.hosts import Lab, lab
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     if os.geteuid() != 0:
-        pytest.skip("network namespaces need root")
+        pytest.fail("network namespaces need root")
     with lab(tmp_path_factory.mktemp("network")) as made:
         yield made

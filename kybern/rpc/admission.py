@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -13,27 +13,38 @@ Context = grpc.aio.ServicerContext[Any, Any]
 # Ends the call with an error when its certificate is not admitted.
 Admit = Callable[[Context], Awaitable[None]]
 
-# Names of gRPC's own services begin so.
-_GRPC = "/grpc."
 
+class GrpcServices:
+    """Stands for a server where gRPC's own services are added to it.
 
-class AdmitToGrpcServices(grpc.aio.ServerInterceptor):
-    """Calls `admit` before every method of gRPC's own services. A server's own services see to themselves.
-
-    Those are the busy ones, and what is in front of a method costs on every call.
+    With `admit` their methods are behind it. They are not made known to gRPC's core by name, as its helpers would do:
+    grpc.aio then waits for calls of each such method by itself, and every call of any method pays for every one of
+    them. An interceptor, the usual way to admit, would cost each call of the busy services too.
     """
 
-    def __init__(self, admit: Admit) -> None:
+    def __init__(self, server: grpc.aio.Server, admit: Admit | None) -> None:
+        self._server = server
         self._admit = admit
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        """The method's handler, behind `admit` when it is of gRPC's own services."""
-        handler = await continuation(handler_call_details)
-        if handler is None or not handler_call_details.method.startswith(_GRPC):
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        """Serve these methods."""
+        self._server.add_generic_rpc_handlers([_Behind(handler, self._admit) for handler in handlers])
+
+    def add_registered_method_handlers(self, _service: str, _handlers: Mapping[str, Any]) -> None:
+        """Not done: what is generic serves them."""
+
+
+class _Behind(grpc.GenericRpcHandler):
+    """A service, its methods behind `admit`."""
+
+    def __init__(self, service: grpc.GenericRpcHandler, admit: Admit | None) -> None:
+        self._service = service
+        self._admit = admit
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """The method's handler; None when it is not of this service."""
+        handler: Any = self._service.service(handler_call_details)
+        if handler is None or self._admit is None:
             return handler
         coders = {
             "request_deserializer": handler.request_deserializer,
@@ -41,26 +52,27 @@ class AdmitToGrpcServices(grpc.aio.ServerInterceptor):
         }
         match bool(handler.request_streaming), bool(handler.response_streaming):
             case False, False:
-                return grpc.unary_unary_rpc_method_handler(self._behind(handler.unary_unary), **coders)
+                return grpc.unary_unary_rpc_method_handler(_guarded(handler.unary_unary, self._admit), **coders)
             case False, True:
-                return grpc.unary_stream_rpc_method_handler(self._behind(handler.unary_stream), **coders)
+                return grpc.unary_stream_rpc_method_handler(_guarded(handler.unary_stream, self._admit), **coders)
             case True, False:
-                return grpc.stream_unary_rpc_method_handler(self._behind(handler.stream_unary), **coders)
+                return grpc.stream_unary_rpc_method_handler(_guarded(handler.stream_unary, self._admit), **coders)
             case _:
-                return grpc.stream_stream_rpc_method_handler(self._behind(handler.stream_stream), **coders)
+                return grpc.stream_stream_rpc_method_handler(_guarded(handler.stream_stream, self._admit), **coders)
 
-    def _behind(self, behaviour: Callable[[Any, Context], Any]) -> Callable[[Any, Context], Any]:
-        if inspect.isasyncgenfunction(behaviour):
 
-            async def answers(request: Any, context: Context) -> AsyncIterator[Any]:
-                await self._admit(context)
-                async for answer in behaviour(request, context):
-                    yield answer
+def _guarded(behaviour: Callable[[Any, Context], Any], admit: Admit) -> Callable[[Any, Context], Any]:
+    if inspect.isasyncgenfunction(behaviour):
 
-            return answers
+        async def answers(request: Any, context: Context) -> AsyncIterator[Any]:
+            await admit(context)
+            async for answer in behaviour(request, context):
+                yield answer
 
-        async def answer(request: Any, context: Context) -> Any:
-            await self._admit(context)
-            return await behaviour(request, context)
+        return answers
 
-        return answer
+    async def answer(request: Any, context: Context) -> Any:
+        await admit(context)
+        return await behaviour(request, context)
+
+    return answer

@@ -9,10 +9,11 @@ from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from kybern.config.models import Tls
 from kybern.daemon import StartupError
+from kybern.rpc.admission import Admit, GrpcServices
 from kybern.rpc.credentials import KEEPALIVE_OPTIONS, server_credentials
 
 
@@ -27,13 +28,13 @@ class RpcServer:
         *,
         max_message: int = 4 * 1024 * 1024,
         options: Sequence[tuple[str, Any]] = (),
-        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        admit: Admit | None = None,
     ) -> None:
+        """`admit` is asked before health and reflection answer; a server's own services see to themselves."""
         self.address = address
         self._tls = tls
         self._services = services
         self.grpc = grpc.aio.server(
-            interceptors=interceptors,
             options=[
                 *KEEPALIVE_OPTIONS,
                 ("grpc.max_receive_message_length", max_message),
@@ -43,9 +44,10 @@ class RpcServer:
             ],
         )
         self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
+        services_of_grpc: Any = GrpcServices(self.grpc, admit)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, services_of_grpc)
         names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self.grpc)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), services_of_grpc)
 
     async def start(self) -> None:
         """Listen and serve.

@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 # Uncommitted entries that a leader has at a time: more proposals wait and make the next group larger.
 MAX_UNCOMMITTED = 4
+# A further entry is made beside uncommitted ones only out of so much: what is less costs more as an entry of its own
+# (all members' turns, a write and a message each) than it gains by being under way sooner.
+_WORTH_AN_ENTRY = 8 << 10
 # Payload of one append; a larger single entry goes alone and whole.
 _APPEND_BYTES = 1 << 20
 # A follower whose disk is this far behind takes nothing more until it has caught up.
@@ -71,8 +74,8 @@ class Hooks(Protocol):
         """Apply a committed entry; how much work it was, in commands."""
         ...
 
-    def next_group(self, term: int, not_before_ms: int) -> tuple[int, bytes] | None:
-        """Clock and bytes of the next entry to append as the leader of `term`, if anything waits."""
+    def next_group(self, term: int, not_before_ms: int, least_bytes: int) -> tuple[int, bytes] | None:
+        """Clock and bytes of the next entry to append as the leader of `term`, if `least_bytes` of commands wait."""
         ...
 
     def leading(self, leads: bool) -> None:
@@ -227,10 +230,15 @@ class HardenedRaft(SyncObj):
             # A reply to a leader of an earlier term acknowledges nothing any more.
             if held.reply["term"] == self._SyncObj__raftCurrentTerm:
                 self._transport_send(held.node, held.reply)
-        if self._may_advance():
+        if self.may_advance():
             self._hooks.kick()
 
-    def _may_advance(self) -> bool:
+    def appends_now(self, waiting_bytes: int) -> bool:
+        """Whether a tick would make an entry of commands of so many bytes; False: they go with the next commit's."""
+        uncommitted = self.journal.last_index - self.commit_index
+        return not uncommitted or (waiting_bytes >= _WORTH_AN_ENTRY and uncommitted < MAX_UNCOMMITTED)
+
+    def may_advance(self) -> bool:
         """Whether a tick may commit or apply something."""
         if self.applied_index < min(self.commit_index, self.journal.durable_index):
             return True
@@ -722,7 +730,7 @@ class HardenedRaft(SyncObj):
         if not message["reset"]:
             following[node] = max(before, following[node])
         # Most replies only say that the follower has what is committed already.
-        if message["reset"] or following[node] <= self.journal.last_index or self._may_advance():
+        if message["reset"] or following[node] <= self.journal.last_index or self.may_advance():
             self._hooks.kick()
 
     def _step_back(self, node: Node, next_index: int) -> int:
@@ -763,8 +771,9 @@ class HardenedRaft(SyncObj):
     # Repairs: each command is an entry, an append and a wait for the next tick of its own.
     def _checkCommandsToApply(self) -> None:
         if self._isLeader() and self.may_lead and self._transfer_to is None:
-            while self.journal.last_index - self.commit_index < MAX_UNCOMMITTED:
-                group = self._hooks.next_group(self.term, self._last_clock_ms)
+            while (uncommitted := self.journal.last_index - self.commit_index) < MAX_UNCOMMITTED:
+                least = _WORTH_AN_ENTRY if uncommitted else 1
+                group = self._hooks.next_group(self.term, self._last_clock_ms, least)
                 if group is None:
                     break
                 self._last_clock_ms, entry = group

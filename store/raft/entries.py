@@ -31,6 +31,11 @@ class Run(Frozen, array_like=True):
     first_sequence: int
     commands: Sequence[bytes]
 
+    @property
+    def size(self) -> int:
+        """Bytes of the commands."""
+        return sum(map(len, self.commands))
+
 
 class InvalidEntry(Exception):  # noqa: N818 - names the state of bytes
     """An entry that this version did not write."""

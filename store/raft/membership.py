@@ -140,6 +140,18 @@ class Changes:
     _handing_over: tuple[Wish, float] | None = None
     # As in `Reads`: nobody takes the answer to a question of this member's earlier life for that to a later one.
     next_id: int = field(default_factory=lambda: secrets.randbits(48))
+    # The configuration to which this leader had nothing to add by itself, as long as no other member is heard of.
+    _settled: Configuration | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether a change waits for Raft's state to allow the next step."""
+        return bool(self._waiting) or self._made is not None or self._handing_over is not None
+
+    def heard(self, peer: str, said: Seen) -> None:
+        """A member is connected."""
+        self.seen[peer] = said
+        self._settled = None
 
     def add(self, wish: Wish) -> None:
         """Take a wish; `advance` goes on with it."""
@@ -280,6 +292,8 @@ class Changes:
     def _by_itself(self, raft: Leadership) -> None:
         """What a leader changes without being asked: what members say of themselves, and learners that caught up."""
         before = raft.configurations.current
+        if before is self._settled and raft.configurations.index:
+            return
         if not raft.configurations.index:
             # From now on the log says who belongs to the group, and no file.
             self._append(raft, before, None, None)
@@ -294,6 +308,8 @@ class Changes:
                 continue
             self._append(raft, after, member, None)
             return
+        if not changes and not before.rising:
+            self._settled = before
 
     def _append(self, raft: Leadership, after: Configuration, member: Member | None, wish: Wish | None) -> None:
         term = raft.term

@@ -1,7 +1,8 @@
 """One member of the store's Raft group, on the daemon's loop: what `store.raft.interface.Raft` promises.
 
-Everything happens in `_turn`, which runs soon after something did (a proposal, a message, the disk), and at least twice
-per heartbeat. It ticks Raft, forwards proposals, advances reads and lets the disk write what is new.
+Nearly everything happens in `_turn`, which runs soon after something did (a proposal, a message, the disk), and at least
+twice per heartbeat. It ticks Raft, forwards proposals, advances reads and lets the disk write what is new. What is seen
+to only now and then (`_look_after`) is done by the timer's turns.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ class RaftNode:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._turning = False
+        self._timely = False
         self._deposed = asyncio.Event()
         self._heard = asyncio.Event()
         self._running = False
@@ -120,7 +122,7 @@ class RaftNode:
         self._failure.add_done_callback(lambda future: future.cancelled() or future.exception())
         self._machine = machine
         own = self._config
-        self._changes.seen[own.name] = Seen(0, own.peer_address, own.client_address)
+        self._changes.heard(own.name, Seen(0, own.peer_address, own.client_address))
         identity = Identity(self._config.cluster_name, self._config.name)
         directory = await asyncio.to_thread(DataDir.open, self._config.data_dir, identity)
         # A fraction of what may lie between two snapshots: only whole segments are ever removed.
@@ -226,7 +228,9 @@ class RaftNode:
         future: asyncio.Future[object] = loop.create_future()
         self._proposals.submit(command, self._clock.monotonic() + self._timeout, future)
         self._counters["proposals"] += 1
-        self.kick()
+        raft = self._raft
+        if raft is None or not raft.leads or raft.appends_now(self._proposals.to_append):
+            self.kick()
         return await future
 
     async def read_barrier(self) -> None:
@@ -327,6 +331,7 @@ class RaftNode:
     def _on_timer(self) -> None:
         if self._running and self._loop is not None:
             self._timer = self._loop.call_later(self._config.heartbeat_interval / 2, self._on_timer)
+            self._timely = True
             self.kick()
 
     def _turn(self) -> None:
@@ -342,26 +347,34 @@ class RaftNode:
             return
         except OSError as error:
             self._vote_not_saved(error)
-        self._forward(raft)
+        if self._proposals.waiting:
+            self._forward(raft)
         now = self._clock.monotonic()
+        self._reads.advance(raft, raft.applied_index, now)
+        timely, self._timely = self._timely, False
+        if timely or self._changes.pending:
+            self._changes.advance(raft, now)
+        disk.pump()
+        if timely:
+            self._look_after(raft, now)
+        if self._applied_any:
+            self._applied_any = False
+            self._guarded("caught_up", self._caught_up)
+
+    def _look_after(self, raft: HardenedRaft, now: float) -> None:
+        """What nobody waits for, or not for a few hundredths of a second."""
         if raft.leader is not None:
             self._heard.set()
         self._look_around(raft)
         if not self._id and self._directory is not None:
             self._learn_id(raft, self._directory)
-        self._changes.advance(raft, now)
-        self._reads.advance(raft, raft.applied_index, now)
         if now >= self._next_expiry:
             self._next_expiry = now + _EXPIRE_SECONDS
             self._proposals.expire(now)
             self._reads.expire(now)
             self._changes.expire(raft, now)
-        disk.pump()
         if self._snapshots is not None:
             self._snapshots.turn()
-        if self._applied_any:
-            self._applied_any = False
-            self._guarded("caught_up", self._caught_up)
 
     def _forward(self, raft: HardenedRaft) -> None:
         """Give waiting commands to the leader, when that is another member."""
@@ -405,10 +418,10 @@ class RaftNode:
         self._applied_any = True
         return count
 
-    def next_group(self, term: int, not_before_ms: int) -> tuple[int, bytes] | None:
+    def next_group(self, term: int, not_before_ms: int, least_bytes: int) -> tuple[int, bytes] | None:
         """The next entry to append as the leader."""
         now_ms = max(not_before_ms, int(self._clock.now().timestamp() * 1000))
-        entry = self._proposals.next_group(term, now_ms)
+        entry = self._proposals.next_group(term, now_ms, least_bytes)
         if entry is None:
             return None
         self._counters["groups"] += 1
@@ -514,7 +527,7 @@ class RaftNode:
         if self._running and self._raft is not None:
             hello = self._transport.hello(peer)
             if hello is not None:
-                self._changes.seen[peer] = Seen(hello.id, hello.peer_address, hello.client_address)
+                self._changes.heard(peer, Seen(hello.id, hello.peer_address, hello.client_address))
             self._raft.connected(peer)
             self.kick()
 
@@ -546,6 +559,13 @@ class RaftNode:
                 self._receive(raft, peer, message)
                 if not self._reads.pending:
                     # Raft itself asks for a turn when the reply changes something.
+                    return
+            case messages.Append():
+                self._receive(raft, peer, message)
+                if self._disk is not None:
+                    self._disk.pump()
+                if not (self._reads.pending or self._proposals.waiting or self._changes.pending or raft.may_advance()):
+                    # The disk asks for one when it has what there is to acknowledge.
                     return
             case messages.SnapshotPart() if self._snapshots is not None:
                 self._snapshots.on_part(peer, message)

@@ -50,8 +50,10 @@ class Proposals:
     refuse: Callable[[Taken], None]
     waiting: deque[Proposal] = field(default_factory=deque)
     sent: dict[int, Proposal] = field(default_factory=dict)
+    # Of commands that wait for a leader, and of those that this leader has not appended yet.
+    waiting_bytes: int = 0
+    forwarded_bytes: int = 0
     _forwarded: deque[Taken] = field(default_factory=deque)
-    _waiting_bytes: int = 0
     _next_sequence: int = 1
     _last_term: int = 0
 
@@ -61,14 +63,15 @@ class Proposals:
         Raises:
             RaftUnavailable: when too much waits already.
         """
-        if self._waiting_bytes > _MAX_WAITING_BYTES:
+        if self.waiting_bytes > _MAX_WAITING_BYTES:
             raise RaftUnavailable("too many proposals wait for a leader")
         self.waiting.append(Proposal(command, deadline, future))
-        self._waiting_bytes += len(command)
+        self.waiting_bytes += len(command)
 
     def accept(self, taken: Taken) -> None:
         """As a leader, take commands that another member sent."""
         self._forwarded.append(taken)
+        self.forwarded_bytes += taken.run.size
 
     def run_for(self, term: int) -> Run | None:
         """The next commands for the leader of `term`, as one run; they are `sent` from now on."""
@@ -76,7 +79,7 @@ class Proposals:
         first, size = self._next_sequence, 0
         while self.waiting and len(commands) < MAX_GROUP_COMMANDS and size < MAX_GROUP_BYTES:
             proposal = self.waiting.popleft()
-            self._waiting_bytes -= len(proposal.command)
+            self.waiting_bytes -= len(proposal.command)
             if proposal.future.done():
                 continue
             proposal.term = term
@@ -91,28 +94,37 @@ class Proposals:
         back = [self.sent.pop(sequence) for sequence in range(first, first + count) if sequence in self.sent]
         self._wait_again(back)
 
-    def next_group(self, term: int, now_ms: int) -> bytes | None:
-        """As the leader of `term`: the next entry out of what was forwarded and what waits here."""
+    def next_group(self, term: int, now_ms: int, least_bytes: int = 1) -> bytes | None:
+        """As the leader of `term`: the next entry out of what was forwarded and what waits here, if it is enough."""
+        if self.to_append < least_bytes:
+            return None
         runs: list[Run] = []
         commands = size = 0
         while self._forwarded and commands < MAX_GROUP_COMMANDS and size < MAX_GROUP_BYTES:
             taken = self._forwarded.popleft()
+            self.forwarded_bytes -= taken.run.size
             if taken.term != term:
                 self.refuse(taken)
                 continue
             runs.append(taken.run)
             commands += len(taken.run.commands)
-            size += sum(map(len, taken.run.commands))
+            size += taken.run.size
         if commands < MAX_GROUP_COMMANDS and size < MAX_GROUP_BYTES:
             own = self.run_for(term)
             if own is not None:
                 runs.append(own)
         return encode_group(now_ms, runs) if runs else None
 
+    @property
+    def to_append(self) -> int:
+        """Bytes of commands that this member would append as the leader."""
+        return self.waiting_bytes + self.forwarded_bytes
+
     def drop_forwarded(self) -> None:
         """No longer the leader: what was not appended is refused."""
         while self._forwarded:
             self.refuse(self._forwarded.popleft())
+        self.forwarded_bytes = 0
 
     def entry_applied(self, term: int) -> None:
         """An entry of `term` is about to be applied: what was sent in earlier terms is lost, and waits again."""
@@ -135,7 +147,7 @@ class Proposals:
                 what = "was not committed in time; it may be yet" if proposal.term else "found no leader in time"
                 proposal.future.set_exception(RaftUnavailable(f"the command {what}"))
         while self.waiting and self.waiting[0].future.done():
-            self._waiting_bytes -= len(self.waiting.popleft().command)
+            self.waiting_bytes -= len(self.waiting.popleft().command)
         # Those given up stay known while they may be applied, but without their bytes.
         for proposal in self.sent.values():
             if proposal.future.done():
@@ -156,11 +168,11 @@ class Proposals:
         self.waiting.clear()
         self.sent.clear()
         self._forwarded.clear()
-        self._waiting_bytes = 0
+        self.waiting_bytes = self.forwarded_bytes = 0
 
     def _wait_again(self, proposals: list[Proposal]) -> None:
         for proposal in reversed(proposals):
             if not proposal.future.done():
                 proposal.term = 0
                 self.waiting.appendleft(proposal)
-                self._waiting_bytes += len(proposal.command)
+                self.waiting_bytes += len(proposal.command)

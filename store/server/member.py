@@ -9,7 +9,6 @@ from typing import Self
 
 from kybern.clock import Clock
 from kybern.config.models import StoreConfig
-from kybern.rpc.admission import AdmitToGrpcServices
 from kybern.rpc.server import RpcServer
 from store.mvcc.machine import StoreMachine
 from store.raft.interface import Raft, RaftUnavailable
@@ -57,7 +56,7 @@ class StoreMember:
             config.tls,
             SERVICES,
             max_message=_MAX_MESSAGE,
-            interceptors=[AdmitToGrpcServices(admit)],
+            admit=admit,
         )
         guard = Guard(core)
         server.grpc.add_generic_rpc_handlers(

@@ -78,7 +78,7 @@ class ChangingMember(SimulatedMember):
 
     def meet(self, other: str) -> None:
         """A connection: what the other says of itself is known."""
-        self.changes.seen[other] = Seen(0, other, other)
+        self.changes.heard(other, Seen(0, other, other))
         self.raft.connected(other)
 
     def receive(self, source: str, message: Message) -> None:

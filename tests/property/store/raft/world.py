@@ -330,8 +330,8 @@ class SimulatedMember:
                     proposal.future.set_result(None)
         return 1
 
-    def next_group(self, term: int, not_before_ms: int) -> tuple[int, bytes] | None:
-        entry = self.proposals.next_group(term, not_before_ms)
+    def next_group(self, term: int, not_before_ms: int, least_bytes: int) -> tuple[int, bytes] | None:
+        entry = self.proposals.next_group(term, not_before_ms, least_bytes)
         return None if entry is None else (not_before_ms, entry)
 
     def leading(self, leads: bool) -> None:

@@ -165,7 +165,7 @@ class HardenedRig:
         self.applied.append((index, entry))
         return 1
 
-    def next_group(self, _term: int, not_before_ms: int) -> tuple[int, bytes] | None:
+    def next_group(self, _term: int, not_before_ms: int, least_bytes: int) -> tuple[int, bytes] | None:
         return (not_before_ms, self.groups.pop(0)) if self.groups else None
 
     def leading(self, leads: bool) -> None:

@@ -219,9 +219,9 @@ async def test_a_promotion_that_would_endanger_the_quorum_is_refused(desk: Desk)
 async def test_names_and_client_addresses_are_learnt_from_those_who_come(desk: Desk) -> None:
     nameless = desk.wish(Add("", "d:1", "", learner=True))
     desk.commit()
-    desk.changes.seen["d"] = Seen(0, "d:1", "d:2")
+    desk.changes.heard("d", Seen(0, "d:1", "d:2"))
     # Somebody else at another address is nobody's business.
-    desk.changes.seen["x"] = Seen(0, "x:1", "x:2")
+    desk.changes.heard("x", Seen(0, "x:1", "x:2"))
     desk.turn()
     member = desk.raft.configurations.current.with_id(nameless.result().id)
     assert member is not None
@@ -230,7 +230,7 @@ async def test_names_and_client_addresses_are_learnt_from_those_who_come(desk: D
     settled = desk.raft.last
     desk.turn()
     assert desk.raft.last == settled
-    desk.changes.seen["b"] = Seen(2, "b", "elsewhere:2")
+    desk.changes.heard("b", Seen(2, "b", "elsewhere:2"))
     desk.turn()
     moved = desk.raft.configurations.current.named("b")
     assert moved is not None

@@ -15,8 +15,9 @@ from typing import Protocol
 
 from store.raft import messages, segments
 from store.raft.configuration import Configuration, Configurations
-from store.raft.core import HardenedRaft, Timing
+from store.raft.core import HardenedRaft
 from store.raft.datadir import Vote
+from store.raft.elections import Timing
 from store.raft.entries import decode_group
 from store.raft.journal import Journal
 from store.raft.messages import Message

@@ -197,14 +197,16 @@ class HardenedRaft(ElectingRaft):
 
     def _configure(self) -> None:
         super()._configure()
-        members = self._SyncObj__otherNodes | self._SyncObj__readonlyNodes
+        members = [*self._SyncObj__otherNodes, *self._SyncObj__readonlyNodes]
         following = self._SyncObj__raftNextIndex, self._SyncObj__raftMatchIndex, self._SyncObj__lastResponseTime
-        for node in self._progress.keys() - members:
+        for node in self._progress.keys() - set(members):
             del self._progress[node]
             self._behind.discard(node)
             for known in following:
                 known.pop(node, None)
-        for node in members - self._progress.keys():
+        for node in members:
+            if node in self._progress:
+                continue
             self._progress[node] = Progress(reset_floor=self.append_sequence)
             self._SyncObj__raftNextIndex[node] = self.journal.last_index + 1
             self._SyncObj__raftMatchIndex[node] = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, KeysView
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -132,11 +132,14 @@ class ElectingRaft(SyncObj):
         """Go by the newest configuration: who votes, and who else is sent the log."""
         current = self.configurations.current
         self._votes_itself = self._name in current.voters
-        voters = {self._node(name) for name in current.voters - {self._name}}
-        self._SyncObj__otherNodes = voters
-        self._SyncObj__readonlyNodes = {self._node(name) for name in current.learners - {self._name}}
-        if self._transfer_to is not None and self._transfer_to not in voters:
+        self._SyncObj__otherNodes = self._others(current.voters)
+        self._SyncObj__readonlyNodes = self._others(current.learners)
+        if self._transfer_to is not None and self._transfer_to not in self._SyncObj__otherNodes:
             self._transfer_to = None
+
+    def _others(self, names: frozenset[str]) -> KeysView[Node]:
+        """A set in an order: messages go out in the same one whatever the hashes of names are in this process."""
+        return {self._node(name): None for name in sorted(names - {self._name})}.keys()
 
     def disconnected(self, peer: str) -> None:
         """The connection to the peer is gone."""

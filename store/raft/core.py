@@ -1,29 +1,25 @@
 # ruff: noqa: N802, N803 - overridden names are PySyncObj's
 """PySyncObj's Raft, with the repairs that make it safe: `overrides.OVERRIDDEN` lists each one and why.
 
-PySyncObj decides elections, log matching and commit. It reads and writes the log through `LogView`, speaks through
-`RaftTransport` (dicts inside, `messages` outside), and is driven by `tick` and `receive` on the daemon's loop. Nothing
-in here waits: what must reach the disk first is held back until `on_durable`.
+PySyncObj decides elections (what is repaired there is in `elections`), log matching and commit. It reads and writes the
+log through `LogView`, speaks through `RaftTransport` (dicts inside, `messages` outside), and is driven by `tick` and
+`receive` on the daemon's loop. Nothing in here waits: what must reach the disk first is held back until `on_durable`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import random
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from pysyncobj import SyncObj, SyncObjConf
 from pysyncobj import syncobj as stock
 from pysyncobj.node import Node
 
-from kybern.daemon import StartupError
 from store.raft import failpoints, messages
-from store.raft.bridge import LogView, RaftTransport, Wire, from_wire
+from store.raft.bridge import Wire, from_wire
 from store.raft.configuration import Configuration, Configurations, encode
-from store.raft.datadir import Vote
+from store.raft.elections import ElectingRaft, Hooks, Timing, VoteStore
 from store.raft.entries import InvalidEntry, clock_of
 from store.raft.journal import Journal
 
@@ -46,58 +42,6 @@ class CommittedConflict(Exception):  # noqa: N818 - names what must never be
     """A leader's entries contradict committed ones: two leaders of a term, or a member that lost its disk."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Seconds; see StoreConfig."""
-
-    heartbeat: float
-    election_min: float
-    election_max: float
-
-
-class VoteStore(Protocol):
-    """Keeps term and vote over restarts."""
-
-    def load_vote(self) -> Vote:
-        """What was saved last."""
-        ...
-
-    def save_vote(self, vote: Vote) -> None:
-        """Make it durable before returning; OSError when that fails."""
-        ...
-
-
-class Hooks(Protocol):
-    """What the core asks of the node around it."""
-
-    def apply(self, index: int, term: int, entry: bytes) -> int:
-        """Apply a committed entry; how much work it was, in commands."""
-        ...
-
-    def next_group(self, term: int, not_before_ms: int, least_bytes: int) -> tuple[int, bytes] | None:
-        """Clock and bytes of the next entry to append as the leader of `term`, if `least_bytes` of commands wait."""
-        ...
-
-    def leading(self, leads: bool) -> None:
-        """This member began or ceased to lead."""
-        ...
-
-    def kick(self) -> None:
-        """Run another tick soon."""
-        ...
-
-    def configured(self) -> None:
-        """The newest configuration is another one than before: committed or not, it holds."""
-        ...
-
-
-class _NullPoller:
-    """PySyncObj polls sockets at the end of a tick; ours are the loop's."""
-
-    def poll(self, _timeout: float) -> None:
-        return
-
-
 @dataclass(slots=True)
 class Progress:
     """What a leader knows of a follower besides PySyncObj's nextIndex and matchIndex."""
@@ -118,7 +62,7 @@ class _Held:
     reply: dict[str, Any]
 
 
-class HardenedRaft(SyncObj):
+class HardenedRaft(ElectingRaft):
     """One member's Raft. All methods are called on the loop."""
 
     def __init__(
@@ -131,20 +75,8 @@ class HardenedRaft(SyncObj):
         wire: Wire,
         hooks: Hooks,
     ) -> None:
-        self.journal = journal
-        self._votes = votes
-        self._hooks = hooks
-        self._timing = timing
-        self._name = name
-        self.configurations = configurations
-        self._nodes: dict[str, Node] = {}
         # Of those that are sent the log: the other voting members and the learners.
         self._progress: dict[Node, Progress] = {}
-        self._votes_itself = False
-        # How far the last leader that was heard had committed.
-        self.leader_commit = 0
-        self._transfer_to: Node | None = None
-        self._transfer_asked = float("-inf")
         self._held: list[_Held] = []
         # Set while an append is handled: what its reply must bring back, and whether it holds entries.
         self._answering = 0
@@ -153,32 +85,13 @@ class HardenedRaft(SyncObj):
         # How far the log was committed when the tick began, and where PySyncObj was told to look from.
         self._commit_before = 0
         self._commit_from = 0
-        self._leader_heard = float("-inf")
-        self._trial_votes: set[str] = set()
-        self._ballots: set[str] = set()
-        self._may_campaign = False
         self._last_clock_ms = self._clock_floor = 0
-        # False while the disk takes nothing: then this member neither leads nor stands for election.
-        self.may_lead = True
         # Set while a leader's snapshot takes the place of log and state.
         self.paused = False
         # Followers whose next entry is no longer in the log.
         self._behind: set[Node] = set()
         self.stale_replies = 0
-        self._raft_transport = RaftTransport(wire)
-        conf = _conf(timing, self._state_changed)
-        super().__init__(Node(name), [], conf, transport=self._raft_transport, nodeClass=Node)
-        self._poller: Any = _NullPoller()
-        vote = votes.load_vote()
-        self._SyncObj__raftLog: Any = LogView(journal, configurations, self._configure)
-        self._SyncObj__raftCurrentTerm: int = max(vote.term, journal.last_term)
-        self._SyncObj__votedForNodeId: str | None = vote.voted_for or None if vote.term >= journal.last_term else None
-        self._SyncObj__raftCommitIndex: int = journal.base_index
-        self._SyncObj__raftLastApplied: int = journal.base_index
-        self._configure()
-        if self._votes_itself and not self._SyncObj__otherNodes:
-            # Nobody else to wait for.
-            self._SyncObj__raftElectionDeadline = 0.0
+        super().__init__(name, configurations, timing, journal, votes, wire, hooks)
 
     # --- driving and asking
 
@@ -211,17 +124,6 @@ class HardenedRaft(SyncObj):
             if match > self.journal.base_index:
                 self._SyncObj__raftNextIndex[node] = match + 1
 
-    def disconnected(self, peer: str) -> None:
-        """The connection to the peer is gone."""
-        node = self._node(peer)
-        self._SyncObj__onNodeDisconnected(node)
-        if node == self._SyncObj__raftLeader and not self._isLeader():
-            # Most often its process has ended. If not, the trial vote fails, because the others hear it.
-            self._leader_heard = float("-inf")
-            soon = self._timing.heartbeat + random.random() * self._timing.election_min / 2  # noqa: S311
-            now = stock.monotonicTime()
-            self._SyncObj__raftElectionDeadline = min(self._SyncObj__raftElectionDeadline, now + soon)
-
     def on_durable(self) -> None:
         """The disk has more of the log: send the acknowledgements that waited for it."""
         ready = [held for held in self._held if held.index <= self.journal.durable_index]
@@ -247,17 +149,6 @@ class HardenedRaft(SyncObj):
         others = self._SyncObj__otherNodes
         return not others or any(self._SyncObj__raftMatchIndex[node] > self.commit_index for node in others)
 
-    def retreat(self) -> None:
-        """Stop leading or standing for election: the disk does not keep up with what that would promise."""
-        self._SyncObj__setState(stock._RAFT_STATE.FOLLOWER)
-        self._SyncObj__raftLeader = None
-        self._await_election()
-
-    @property
-    def term(self) -> int:
-        """The current term."""
-        return int(self._SyncObj__raftCurrentTerm)
-
     @property
     def commit_index(self) -> int:
         """Entries up to here are committed, as far as this member knows."""
@@ -267,21 +158,6 @@ class HardenedRaft(SyncObj):
     def applied_index(self) -> int:
         """Entries up to here have been applied."""
         return int(self._SyncObj__raftLastApplied)
-
-    @property
-    def leads(self) -> bool:
-        """Whether this member is the leader, as far as it knows."""
-        return self._isLeader()
-
-    @property
-    def leader(self) -> str | None:
-        """The leader, if it was heard of within the longest election time-out."""
-        if self._isLeader():
-            return self._name
-        node = self._SyncObj__raftLeader
-        if node is None or stock.monotonicTime() - self._leader_heard > self._timing.election_max:
-            return None
-        return str(node.id)
 
     @property
     def may_read(self) -> bool:
@@ -327,30 +203,22 @@ class HardenedRaft(SyncObj):
 
     # --- members
 
-    def _node(self, peer: str) -> Node:
-        return self._nodes.setdefault(peer, Node(peer))
-
     def _configure(self) -> None:
-        """Go by the newest configuration: who votes, who is sent the log."""
-        current = self.configurations.current
-        self._votes_itself = self._name in current.voters
-        voters = {self._node(name) for name in current.voters - {self._name}}
-        learners = {self._node(name) for name in current.learners - {self._name}}
-        self._SyncObj__otherNodes = voters
-        self._SyncObj__readonlyNodes = learners
+        super()._configure()
+        members = [*self._SyncObj__otherNodes, *self._SyncObj__readonlyNodes]
         following = self._SyncObj__raftNextIndex, self._SyncObj__raftMatchIndex, self._SyncObj__lastResponseTime
-        for node in self._progress.keys() - (voters | learners):
+        for node in self._progress.keys() - set(members):
             del self._progress[node]
             self._behind.discard(node)
             for known in following:
                 known.pop(node, None)
-        for node in (voters | learners) - self._progress.keys():
+        for node in members:
+            if node in self._progress:
+                continue
             self._progress[node] = Progress(reset_floor=self.append_sequence)
             self._SyncObj__raftNextIndex[node] = self.journal.last_index + 1
             self._SyncObj__raftMatchIndex[node] = 0
             self._SyncObj__lastResponseTime[node] = stock.monotonicTime()
-        if self._transfer_to is not None and self._transfer_to not in voters:
-            self._transfer_to = None
         self._hooks.configured()
 
     def adopt(self, index: int, configuration: Configuration) -> None:
@@ -389,41 +257,7 @@ class HardenedRaft(SyncObj):
             return False
         return bool(self._SyncObj__raftMatchIndex[node] + 2 * MAX_UNCOMMITTED >= self.journal.last_index)
 
-    # --- handing over
-
-    def transfer(self, to: str | None = None) -> str | None:
-        """Begin to hand over to a voting member, by default the one that has most; None when none can be reached.
-
-        Nothing is appended until somebody else leads or `end_transfer`.
-        """
-        if not self._isLeader():
-            return None
-        match = self._SyncObj__raftMatchIndex
-        reached = self._SyncObj__otherNodes & self._SyncObj__connectedNodes
-        able = [node for node in reached if to is None or node.id == to]
-        if not able:
-            return None
-        self._transfer_to = max(able, key=lambda node: (match[node], node.id))
-        self._transfer_asked = float("-inf")
-        self._push_transfer()
-        self._hooks.kick()
-        return str(self._transfer_to.id)
-
-    def end_transfer(self) -> None:
-        """Go on leading; without effect when that is over."""
-        self._transfer_to = None
-        self._hooks.kick()
-
-    def _push_transfer(self) -> None:
-        """Ask again from time to time: the question may be lost. It is of no use before the other has everything."""
-        node, now = self._transfer_to, stock.monotonicTime()
-        if node is None or now - self._transfer_asked < 2 * self._timing.heartbeat:
-            return
-        if self._SyncObj__raftMatchIndex[node] == self.journal.last_index:
-            self._transfer_asked = now
-            self._transport_send(node, {"type": "timeout_now", "term": self.term})
-
-    # --- elections
+    # --- a tick
 
     # Repairs: a campaign raises the term without asking first, so a member that was cut off disturbs the others.
     def _onTick(self, timeToWait: float = 0.0) -> None:
@@ -452,105 +286,6 @@ class HardenedRaft(SyncObj):
             reached = max(self._commit_before, self._SyncObj__noopIDx - 1)
         self._SyncObj__raftCommitIndex = self._commit_from = reached
 
-    def _consider_election(self) -> None:
-        """Hold a trial vote before PySyncObj may raise the term (pre-vote)."""
-        now = stock.monotonicTime()
-        if self._isLeader() or self._SyncObj__raftElectionDeadline >= now:
-            return
-        if not self.may_lead or not self._votes_itself:
-            self._SyncObj__transferInProgress = False
-            self._await_election()
-        elif self._SyncObj__transferInProgress:
-            self._raft_transport.transfer = True
-            self._ballots = {self._name}
-        elif self._may_campaign:
-            self._ballots = {self._name}
-        else:
-            self._hold_trial()
-
-    def _hold_trial(self) -> None:
-        self._await_election()
-        self._SyncObj__raftLeader = None
-        self._trial_votes = {self._name}
-        request = {
-            "type": "request_vote",
-            "trial": True,
-            "term": self.term + 1,
-            "last_log_index": self.journal.last_index,
-            "last_log_term": self.journal.last_term,
-        }
-        for node in self._SyncObj__otherNodes:
-            self._transport_send(node, request)
-        self._count_trial()
-
-    def _count_trial(self) -> None:
-        if len(self._trial_votes) > (len(self._SyncObj__otherNodes) + 1) / 2:
-            self._trial_votes = set()
-            self._may_campaign = True
-            self._ballots = {self._name}
-            # In the past: PySyncObj campaigns in this or the next tick.
-            self._SyncObj__raftElectionDeadline = 0.0
-            self._hooks.kick()
-
-    def _await_election(self) -> None:
-        self._SyncObj__raftElectionDeadline = stock.monotonicTime() + self._SyncObj__generateRaftTimeout()
-
-    def _leader_lives(self) -> bool:
-        """Whether an election now would only disturb: this member leads, or hears a leader."""
-        if self._isLeader():
-            return True
-        return stock.monotonicTime() - self._leader_heard < self._timing.election_min
-
-    def _log_is_current(self, message: dict[str, Any]) -> bool:
-        """Whether a candidate's log is at least as good as this member's."""
-        theirs = (message["last_log_term"], message["last_log_index"])
-        return theirs >= (self.journal.last_term, self.journal.last_index)
-
-    def _on_vote_request(self, node: Node, message: dict[str, Any]) -> None:
-        if message.get("trial"):
-            granted = message["term"] > self.term and not self._leader_lives() and self._log_is_current(message)
-            self._transport_send(
-                node,
-                {
-                    "type": "response_vote",
-                    "trial": True,
-                    "term": message["term"],
-                    "granted": granted,
-                    "voter_term": self.term,
-                },
-            )
-        elif self._leader_lives() and not message.get("transfer"):
-            log.debug("no vote for %s in term %d: there is a leader", node, message["term"])
-        else:
-            super()._SyncObj__onMessageReceived(node, message)
-
-    def _on_vote(self, node: Node, message: dict[str, Any]) -> None:
-        if node not in self._SyncObj__otherNodes:
-            # A learner's vote, or that of a member that has left, counts for nothing.
-            return
-        if message.get("voter_term", 0) > self.term:
-            self._follow_term(message["voter_term"])
-        elif message.get("trial"):
-            if message["granted"] and message["term"] == self.term + 1 and self._trial_votes:
-                self._trial_votes.add(node.id)
-                self._count_trial()
-        elif message.get("granted", True) and node.id not in self._ballots:
-            if message["term"] == self.term:
-                self._ballots.add(node.id)
-            super()._SyncObj__onMessageReceived(node, message)
-
-    def _follow_term(self, term: int) -> None:
-        """Somebody is in a later term: this one's leader or candidate gives up."""
-        self._SyncObj__setCurrentTerm(term, None)
-        self._SyncObj__setState(stock._RAFT_STATE.FOLLOWER)
-        self._SyncObj__raftLeader = None
-        self._await_election()
-
-    # Repairs: term and vote are acted on before they are durable.
-    def _SyncObj__setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
-        self._votes.save_vote(Vote(term, votedForNodeId or ""))
-        super()._SyncObj__setCurrentTerm(term, votedForNodeId)
-
     # Repairs: nothing tells replies of an earlier leadership from those of this one.
     def _SyncObj__onBecomeLeader(self) -> None:
         for progress in self._progress.values():
@@ -569,12 +304,6 @@ class HardenedRaft(SyncObj):
                 if clock is not None:
                     return max(clock, self._clock_floor)
         return self._clock_floor
-
-    def _state_changed(self, old: int, new: int) -> None:
-        leader = stock._RAFT_STATE.LEADER
-        self._transfer_to = None
-        if leader in (old, new):
-            self._hooks.leading(new == leader)
 
     # --- messages
 
@@ -601,10 +330,7 @@ class HardenedRaft(SyncObj):
             # Tells a leader that was away that there is a later term.
             self._reply(node, next_index=0, success=False, reset=False)
             return
-        self._leader_heard = stock.monotonicTime()
-        self.leader_commit = message["commit_index"]
-        self._trial_votes = set()
-        self._may_campaign = False
+        self._heard(message["commit_index"])
         if message["term"] == self.term and self._isLeader():
             raise CommittedConflict(f"{node} and this member both lead term {self.term}")
         journal, previous, entries = self.journal, message["prevLogIdx"], message["entries"]
@@ -830,29 +556,3 @@ class HardenedRaft(SyncObj):
     # Repairs: compaction forks, and trims in an order that loses acknowledged entries.
     def _SyncObj__tryLogCompaction(self) -> None:
         return
-
-    def _transport_send(self, node: Node, message: dict[str, Any]) -> bool:
-        return self._raft_transport.send(node, message)
-
-
-def _conf(timing: Timing, state_changed: Callable[[int, int], None]) -> SyncObjConf:
-    if not timing.election_max > timing.election_min > 3 * timing.heartbeat:
-        raise StartupError(
-            "store timing: election_timeout_max must be longer than election_timeout_min, and that longer than three "
-            f"times heartbeat_interval (they are {timing.election_max}, {timing.election_min} and {timing.heartbeat})"
-        )
-    return SyncObjConf(
-        autoTick=False,
-        # 'Batch' is PySyncObj's word for waiting until the next tick; ours come when there is something to do.
-        appendEntriesUseBatch=True,
-        dynamicMembershipChange=False,
-        appendEntriesPeriod=timing.heartbeat,
-        raftMinTimeout=timing.election_min,
-        raftMaxTimeout=timing.election_max,
-        # A leader that no quorum answers for this long steps down.
-        leaderFallbackTimeout=timing.election_max,
-        connectionTimeout=2 * timing.election_max,
-        journalFile=None,
-        fullDumpFile=None,
-        onStateChanged=state_changed,
-    )

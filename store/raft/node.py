@@ -29,9 +29,10 @@ from store.raft.configuration import (
     decode,
     initial,
 )
-from store.raft.core import CommittedConflict, HardenedRaft, Timing
+from store.raft.core import CommittedConflict, HardenedRaft
 from store.raft.datadir import DataDir, Identity
 from store.raft.disk import DiskWriter
+from store.raft.elections import Timing
 from store.raft.entries import CONFIGURATION, InvalidEntry, decode_group
 from store.raft.interface import (
     Applied,

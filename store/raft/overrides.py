@@ -1,4 +1,4 @@
-"""Every name of PySyncObj that `core.HardenedRaft` overrides, what each repairs, and the check that they still exist.
+"""Every name of PySyncObj that `core` and `elections` override, what each repairs, and the check that they still exist.
 
 Most are private, so the version is pinned and its source is compared: a PySyncObj that differs in one byte of what is
 relied on here is refused at start.
@@ -76,8 +76,12 @@ def check(hardened: type[SyncObj]) -> None:
     digest = hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else ""
     if digest != PINNED_SOURCE:
         raise StartupError(f"{source} is not the source of pysyncobj {PINNED_VERSION}; reinstall it")
+    ours = hardened.__mro__[: hardened.__mro__.index(SyncObj)]
     own = {
-        name for name in vars(hardened) if name.startswith("_SyncObj__") or (name in vars(SyncObj) and name[:2] != "__")
+        name
+        for each in ours
+        for name in vars(each)
+        if name.startswith("_SyncObj__") or (name in vars(SyncObj) and name[:2] != "__")
     }
     if own != set(OVERRIDDEN):
         raise StartupError(f"the list of overridden names is wrong: {sorted(own ^ set(OVERRIDDEN))}")

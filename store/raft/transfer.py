@@ -84,7 +84,7 @@ class Sender:
         for peer in [peer for peer in self._open if peer not in behind]:
             self._close(peer)
         now = self._now()
-        for peer in behind:
+        for peer in sorted(behind):
             outgoing = self._open.get(peer)
             if outgoing is None:
                 if newest is None:

@@ -1,3 +1,4 @@
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from pysyncobj.config import SyncObjConf
@@ -27,8 +28,8 @@ class SyncObj:
     _SyncObj__newAppendEntriesTime: float
     _SyncObj__noopIDx: int
     _SyncObj__lastResponseTime: dict[Node, float]
-    _SyncObj__otherNodes: set[Node]
-    _SyncObj__readonlyNodes: set[Node]
+    _SyncObj__otherNodes: AbstractSet[Node]
+    _SyncObj__readonlyNodes: AbstractSet[Node]
     _SyncObj__connectedNodes: set[Node]
     def __init__(
         self,

@@ -27,20 +27,7 @@ def test_promises_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: in
     monkeypatch.setattr(stock, "monotonicTime", lambda: world.now)
     # Small appends, so that a follower is often in the middle of catching up.
     monkeypatch.setattr(core, "_APPEND_BYTES", 60)
-    # With and without compaction, with many crashes and few.
-    world.snapshot_every = 15 * ((seed + count // 2) % 2)
-    world.crashes = (0.2, 0.02)[seed % 2]
-    random.seed(seed)
-    world.start()
-    numbers = itertools.count()
-    for _ in range(_ROUNDS):
-        disturb(world)
-        for _ in range(_STEPS):
-            name = world.rng.choice(world.names)
-            if name in world.members:
-                world.members[name].propose(b"%d" % next(numbers))
-                world.members[world.rng.choice(list(world.members))].read()
-            world.step()
+    play(world, seed, _ROUNDS)
     _heal(world)
     settled = {name: member.applied for name, member in world.members.items()}
     first = settled["a"]
@@ -50,9 +37,29 @@ def test_promises_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: in
     # Not only safe: something was done all the while.
     assert len(world.acknowledged) > 20
     assert world.reads_answered > 20
-    assert world.snapshot_every or not world.snapshots
+    assert bool(world.snapshots) == bool(world.snapshot_every)
     for member in world.members.values():
         member.journal.close()
+
+
+def play(world: World, seed: int, rounds: int) -> None:
+    """Begin, and let things happen: for some rounds, and for more until there is a snapshot where some are taken."""
+    # With and without compaction, with many crashes and few.
+    world.snapshot_every = 15 * ((seed + len(world.names) // 2) % 2)
+    world.crashes = (0.2, 0.02)[seed % 2]
+    random.seed(seed)
+    world.start()
+    numbers = itertools.count()
+    for number in range(3 * rounds):
+        if number >= rounds and bool(world.snapshots) == bool(world.snapshot_every):
+            break
+        disturb(world)
+        for _ in range(_STEPS):
+            name = world.rng.choice(world.names)
+            if name in world.members:
+                world.members[name].propose(b"%d" % next(numbers))
+                world.members[world.rng.choice(list(world.members))].read()
+            world.step()
 
 
 def disturb(world: World) -> None:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from store.raft import messages, segments
 from store.raft.configuration import Configuration, Configurations
-from store.raft.core import HardenedRaft, Timing
+from store.raft.core import HardenedRaft
 from store.raft.datadir import Vote
+from store.raft.elections import Timing
 from store.raft.entries import decode_group
 from store.raft.journal import Journal
 from store.raft.messages import Message
@@ -81,6 +83,8 @@ class World:
     snapshots: dict[str, Kept] = field(default_factory=dict)
     # What a snapshot up to an entry says of the members: the same whoever takes it.
     snapshot_members: dict[int, Configuration] = field(default_factory=dict)
+    # Told of everything that is sent, when set: (time, from, to, bytes).
+    heard: Callable[[float, str, str, bytes], None] | None = None
 
     def initial(self, _name: str) -> Configuration:
         """What a member goes by before its log says more."""
@@ -95,6 +99,8 @@ class World:
         return SimulatedMember(self, name)
 
     def send(self, source: str, target: str, message: Message) -> bool:
+        if self.heard is not None:
+            self.heard(self.now, source, target, messages.encode(message))
         if (source, target) in self.blocked or self.rng.random() < self.loss:
             # Lost on the way: the sender does not know.
             return True

@@ -15,8 +15,9 @@ from pysyncobj.transport import Transport
 from store.raft import messages
 from store.raft.bridge import from_wire
 from store.raft.configuration import Configuration, Configurations
-from store.raft.core import HardenedRaft, Timing
+from store.raft.core import HardenedRaft
 from store.raft.datadir import Vote
+from store.raft.elections import Timing
 from store.raft.interface import Member
 from store.raft.journal import Journal
 

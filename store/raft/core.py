@@ -91,6 +91,9 @@ class HardenedRaft(ElectingRaft):
         # Followers whose next entry is no longer in the log.
         self._behind: set[Node] = set()
         self.stale_replies = 0
+        # Whether a follower waits to hear what is committed; and whether the last tick kept it from one.
+        self.news_awaited = False
+        self._news_withheld = False
         super().__init__(name, configurations, timing, journal, votes, wire, hooks)
 
     # --- driving and asking
@@ -505,8 +508,11 @@ class HardenedRaft(ElectingRaft):
                 self._last_clock_ms, entry = group
                 self._SyncObj__raftLog.add(entry, self.journal.last_index + 1, self.term)
         if self._isLeader():
+            news, self.news_awaited, self._news_withheld = self.news_awaited, False, False
             for node in self._progress:
-                self._send_to(node)
+                self._send_to(node, news=news)
+            if self._news_withheld:
+                self._hooks.remind()
             self._push_transfer()
 
     # Repairs: large entries are pickled and cut wrongly; nextIndex runs ahead of what the connection took.
@@ -515,8 +521,17 @@ class HardenedRaft(ElectingRaft):
         for node in self._progress:
             self._send_to(node, even_empty=True)
 
-    def _send_to(self, node: Node, *, even_empty: bool = False) -> None:
-        """Send what the follower has not been sent: entries, and how far the log is committed."""
+    def tell(self, peer: str) -> None:
+        """As the leader, let a follower know what is committed."""
+        if self._isLeader() and self._node(peer) in self._progress:
+            self._send_to(self._node(peer))
+
+    def _send_to(self, node: Node, *, even_empty: bool = False, news: bool = True) -> None:
+        """Send what the follower has not been sent: entries, and how far the log is committed.
+
+        Without `news` that goes only with entries: whoever waits for a commit is answered first, and most often the
+        next entries follow at once.
+        """
         if node not in self._SyncObj__connectedNodes:
             return
         journal, progress, following = self.journal, self._progress[node], self._SyncObj__raftNextIndex
@@ -530,6 +545,9 @@ class HardenedRaft(ElectingRaft):
                 self.append_sequence += 1
             return
         while following[node] <= journal.last_index or even_empty or progress.sent_commit < self.commit_index:
+            if progress.sent_commit and not (news or even_empty or following[node] <= journal.last_index):
+                self._news_withheld = True
+                return
             first = following[node]
             entries = journal.entries(first, _APPEND_BYTES) if first <= journal.last_index else []
             # News of what is committed alone need no answer: 0 asks for none.

@@ -65,6 +65,10 @@ class Hooks(Protocol):
         """Run another tick soon."""
         ...
 
+    def remind(self) -> None:
+        """Set `news_awaited` and run a tick after a moment: followers may not know yet what is committed."""
+        ...
+
     def configured(self) -> None:
         """The newest configuration is another one than before: committed or not, it holds."""
         ...
@@ -126,7 +130,10 @@ class ElectingRaft(SyncObj):
     # --- the group
 
     def _node(self, peer: str) -> Node:
-        return self._nodes.setdefault(peer, Node(peer))
+        node = self._nodes.get(peer)
+        if node is None:
+            node = self._nodes[peer] = Node(peer)
+        return node
 
     def _configure(self) -> None:
         """Go by the newest configuration: who votes, and who else is sent the log."""

@@ -83,6 +83,11 @@ class _Point:
 _active: dict[str, _Point] = {}
 
 
+def armed() -> bool:
+    """Whether any fail point is set."""
+    return bool(_active)
+
+
 def hit(name: str) -> None:
     """Fail here if a test asked for it.
 

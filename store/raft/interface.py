@@ -169,6 +169,16 @@ class Raft(Protocol):
         """Whether this member leads, as far as it knows."""
         ...
 
+    @property
+    def member_id(self) -> int:
+        """This member's id, 0 while it is not known; as `status` has it, but cheap: every answer's header names it."""
+        ...
+
+    @property
+    def term(self) -> int:
+        """The current term; as `status` has it."""
+        ...
+
     def status(self) -> RaftStatus:
         """What this member knows now."""
         ...

@@ -275,9 +275,11 @@ class Journal:
         failpoints.hit("append.begin")
         data = segments.encode_batch(batch.sequence, [segments.encode_record(i, t, p) for i, t, p in batch.entries])
         descriptor = self._files[batch.segment]
-        half = len(data) // 2
-        _pwrite_all(descriptor, memoryview(data)[:half], batch.offset)
-        failpoints.hit("append.partial")
+        # One call unless a test is to see what half of it comes to: each gives the interpreter away and waits for it.
+        half = len(data) // 2 if failpoints.armed() else 0
+        if half:
+            _pwrite_all(descriptor, memoryview(data)[:half], batch.offset)
+            failpoints.hit("append.partial")
         _pwrite_all(descriptor, memoryview(data)[half:], batch.offset + half)
         failpoints.hit("append.written")
         os.fdatasync(descriptor)

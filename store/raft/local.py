@@ -82,6 +82,16 @@ class LocalRaft:
         """As `Raft.is_leader`."""
         return self._leading
 
+    @property
+    def member_id(self) -> int:
+        """As `Raft.member_id`."""
+        return self._member.id
+
+    @property
+    def term(self) -> int:
+        """As `Raft.term`."""
+        return self._term
+
     def status(self) -> RaftStatus:
         """As `Raft.status`."""
         return RaftStatus(

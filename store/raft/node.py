@@ -56,6 +56,8 @@ from store.raft.transport import TlsTransport, Transport
 log = logging.getLogger(__name__)
 
 _EXPIRE_SECONDS = 0.25
+# How long news of what is committed waits for entries to go with them, while no other member has asked for it.
+_NEWS_SECONDS = 0.001
 # How long a leader that stops waits for the other member to take over.
 _TRANSFER_SECONDS = 1.0
 
@@ -94,6 +96,7 @@ class RaftNode:
         self._snapshots: Snapshots | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._reminder: asyncio.TimerHandle | None = None
         self._turning = False
         self._timely = False
         self._deposed = asyncio.Event()
@@ -187,8 +190,9 @@ class RaftNode:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._deposed.wait(), _TRANSFER_SECONDS)
         self._running = False
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._reminder):
+            if timer is not None:
+                timer.cancel()
         await self._transport.stop()
         await self._snapshots.stop()
         await self._disk.stop()
@@ -247,6 +251,16 @@ class RaftNode:
     def is_leader(self) -> bool:
         """Whether this member leads, as far as it knows."""
         return self._running and self._raft is not None and self._raft.leads
+
+    @property
+    def member_id(self) -> int:
+        """This member's id; see `Raft.member_id`."""
+        return self._id or id_of(self._config.cluster_name, self._config.name)
+
+    @property
+    def term(self) -> int:
+        """The current term."""
+        return self._raft.term if self._raft is not None else 0
 
     def status(self) -> RaftStatus:
         """What this member knows now; indices are those of log entries."""
@@ -411,6 +425,9 @@ class RaftNode:
         self._now_ms = max(self._now_ms, now_ms)
         count = 0
         for run in runs:
+            if run.origin != self._proposals.origin and self._raft is not None:
+                # The member that proposed it waits to apply it.
+                self._raft.news_awaited = True
             for command, proposal in zip(run.commands, self._proposals.claim(run), strict=True):
                 self._command_index += 1
                 count += 1
@@ -608,7 +625,21 @@ class RaftNode:
         run = taken.run
         self._transport.send(taken.peer, messages.ForwardRefused(taken.term, run.first_sequence, len(run.commands)))
 
+    def remind(self) -> None:
+        """Nothing else has gone to the followers: they are told soon what is committed."""
+        if self._reminder is None and self._loop is not None:
+            self._reminder = self._loop.call_later(_NEWS_SECONDS, self._tell)
+
+    def _tell(self) -> None:
+        self._reminder = None
+        if self._raft is not None:
+            self._raft.news_awaited = True
+            self.kick()
+
     def _send(self, peer: str, message: messages.Message) -> bool:
+        if isinstance(message, messages.ReadReply) and self._raft is not None:
+            # It is of no use before the member has applied up to there.
+            self._raft.tell(peer)
         return self._transport.send(peer, message)
 
     # --- the disk

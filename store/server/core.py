@@ -56,12 +56,11 @@ class Core:
 
     def header(self, revision: int | None = None) -> kv_pb2.ResponseHeader:
         """The head of an answer that was made at `revision` (None: now)."""
-        status = self.raft.status()
         return kv_pb2.ResponseHeader(
             cluster_id=self.cluster_id,
-            member_id=status.member.id,
+            member_id=self.raft.member_id,
             revision=self.machine.keys.revision if revision is None else revision,
-            raft_term=status.term,
+            raft_term=self.raft.term,
         )
 
     async def propose(self, command: store_pipe_pb2.StoreCommand, expect: type[T]) -> T:

@@ -76,6 +76,14 @@ class SharedRaft:
     def is_leader(self) -> bool:
         return self._log.rafts[0] is self
 
+    @property
+    def member_id(self) -> int:
+        return self._member.id
+
+    @property
+    def term(self) -> int:
+        return 1
+
     def status(self) -> RaftStatus:
         return RaftStatus(
             member=self._member,

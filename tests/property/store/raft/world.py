@@ -350,6 +350,9 @@ class SimulatedMember:
     def kick(self) -> None:
         return
 
+    def remind(self) -> None:
+        self.raft.news_awaited = True
+
     def configured(self) -> None:
         return
 

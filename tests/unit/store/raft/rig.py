@@ -105,6 +105,7 @@ class HardenedRig:
         self.out: list[tuple[str, Dict]] = []
         self.applied: list[tuple[int, bytes]] = []
         self.groups: list[bytes] = []
+        self.reminded = 0
         self.leadership: list[bool] = []
         self.votes: list[Vote] = [vote or Vote()]
         self.vote_error: OSError | None = None
@@ -174,6 +175,9 @@ class HardenedRig:
 
     def kick(self) -> None:
         return
+
+    def remind(self) -> None:
+        self.reminded += 1
 
     def configured(self) -> None:
         return

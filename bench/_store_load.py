@@ -35,7 +35,7 @@ class Slots:
     def __init__(self, prefix: str, count: int, value: bytes) -> None:
         self.keys = [f"{prefix}{number:04d}".encode() for number in range(count)]
         self.revisions = [0] * count
-        self._value = value
+        self.value = value
 
     def fill(self, txn: kv_pb2.TxnRequest, slot: int) -> None:
         """Add a slot's comparison and put to a transaction; the first is not compared: its revision is not known."""
@@ -46,7 +46,7 @@ class Slots:
                 key=self.keys[slot],
                 mod_revision=self.revisions[slot],
             )
-        txn.success.add().request_put.CopyFrom(kv_pb2.PutRequest(key=self.keys[slot], value=self._value))
+        txn.success.add().request_put.CopyFrom(kv_pb2.PutRequest(key=self.keys[slot], value=self.value))
 
 
 class Client:
@@ -90,6 +90,7 @@ class Client:
     async def _cas_pipe(self, order: Order) -> list[float]:
         slots = Slots(order["prefix"], order["in_flight"], bytes(order["size"]))
         stream: Any = self._open(order, "/kybern.v1.StorePipe/Pipe")
+        await self._learn(order, slots)
         client = secrets.randbits(63) | 1
         began: dict[int, tuple[int, float]] = {}
         latencies: list[float] = []
@@ -102,7 +103,8 @@ class Client:
                 now = time.perf_counter()
                 for slot in ready:
                     number += 1
-                    slots.fill(request.calls.add(id=number).txn, slot)
+                    swap = request.calls.add(id=number).swap
+                    swap.key, swap.mod_revision, swap.value = slots.keys[slot], slots.revisions[slot], slots.value
                     began[number] = slot, now
                 await stream.write(request.SerializeToString())
             response = pipe_pb2.PipeResponse.FromString(await stream.read())
@@ -111,13 +113,24 @@ class Client:
             for reply in response.replies:
                 slot, since = began.pop(reply.id)
                 latencies.append(now - since)
-                slots.revisions[slot] = done(reply.txn)
+                if not reply.swap.succeeded:
+                    raise RuntimeError("a swap without a rival did not succeed")
+                slots.revisions[slot] = reply.swap.revision
                 ready.append(slot)
             if now > end:
                 ready = []
         await stream.done_writing()
         stream.cancel()
         return latencies
+
+    async def _learn(self, order: Order, slots: Slots) -> None:
+        """At which revisions the keys were set by an earlier order."""
+        read = unary(self.channel(order["address"]), "/etcdserverpb.KV/Range")
+        first = order["prefix"].encode()
+        request = kv_pb2.RangeRequest(key=first, range_end=first + b"\xff", keys_only=True)
+        found = kv_pb2.RangeResponse.FromString(await read(request.SerializeToString()))
+        known = {kv.key: kv.mod_revision for kv in found.kvs}
+        slots.revisions = [known.get(key, 0) for key in slots.keys]
 
     async def _cas_unary(self, order: Order) -> list[float]:
         slots = Slots(order["prefix"], order["in_flight"], bytes(order["size"]))

@@ -58,7 +58,7 @@ def grows(command: StoreCommand) -> bool:
         case "batch":
             return any(txn_grows(txn) for txn in command.batch.txns)
         case "calls":
-            return any(txn_grows(call.txn) for call in command.calls.calls)
+            return any(call.HasField("swap") or txn_grows(call.txn) for call in command.calls.calls)
         case _:
             return True
 

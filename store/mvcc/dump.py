@@ -16,7 +16,7 @@ import msgspec
 from store.mvcc.errors import StoreError
 from store.mvcc.keyspace import KeySpace
 from store.mvcc.leases import Lease
-from store.mvcc.outcomes import DeleteOutcome, OpOutcome, PutOutcome, RangeOutcome, TxnOutcome
+from store.mvcc.outcomes import DeleteOutcome, OpOutcome, PutOutcome, RangeOutcome, SwapOutcome, TxnOutcome
 from store.mvcc.records import Record
 from store.mvcc.sessions import Session
 
@@ -254,7 +254,7 @@ def _optional(record: Record | None) -> _Row | None:
     return None if record is None else _row(record)
 
 
-def _pack(outcome: OpOutcome | StoreError) -> tuple[Any, ...]:
+def _pack(outcome: OpOutcome | SwapOutcome | StoreError) -> tuple[Any, ...]:
     match outcome:
         case StoreError(code, message):
             return "error", code, message
@@ -266,6 +266,8 @@ def _pack(outcome: OpOutcome | StoreError) -> tuple[Any, ...]:
             return "range", revision, [_row(r) for r in records], more, count, keys_only
         case TxnOutcome(revision, succeeded, responses):
             return "txn", revision, succeeded, [_pack(r) for r in responses]
+        case SwapOutcome(revision, succeeded, current):
+            return "swap", revision, succeeded, _optional(current)
 
 
 def _unpack(packed: Any) -> Any:
@@ -278,6 +280,8 @@ def _unpack(packed: Any) -> Any:
             return DeleteOutcome(revision, deleted, [_record(row) for row in many])
         case ["range", revision, rows, more, count, keys_only]:
             return RangeOutcome(revision, [_record(row) for row in rows], more, count, keys_only)
+        case ["swap", revision, succeeded, current]:
+            return SwapOutcome(revision, succeeded, None if current is None else _record(current))
         case ["txn", revision, succeeded, responses]:
             return TxnOutcome(revision, succeeded, [_unpack(r) for r in responses])
         case _:

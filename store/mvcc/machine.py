@@ -29,17 +29,19 @@ from store.mvcc.leases import MAX_TTL, Lease, LeaseTable
 from store.mvcc.outcomes import (
     AlarmOutcome,
     BatchOutcome,
+    CallOutcome,
     CompactOutcome,
     DeleteOutcome,
     LeaseOutcome,
     Outcome,
     PutOutcome,
     RangeOutcome,
+    SwapOutcome,
     TxnOutcome,
 )
 from store.mvcc.ranges import read_range
 from store.mvcc.sessions import SessionTable
-from store.mvcc.swap import swap
+from store.mvcc.swap import compare_and_swap, swap
 from store.mvcc.txn import Transaction, check_delete, check_put, check_txn
 from store.raft.interface import Applied
 
@@ -99,8 +101,7 @@ class StoreMachine:
             return UNKNOWN_COMMAND
         match message.WhichOneof("command"):
             case "calls":
-                calls = message.calls
-                return self._calls(calls.client, calls.answered_below, [(call.id, call.txn) for call in calls.calls])
+                return self._calls(message.calls)
             case "batch":
                 return self._batch(message.batch)
             case "txn":
@@ -162,19 +163,30 @@ class StoreMachine:
     def _batch(self, batch: store_pipe_pb2.StoreBatch) -> Outcome:
         if len(batch.ids) != len(batch.txns):
             return UNKNOWN_COMMAND
-        return self._calls(batch.client, batch.answered_below, list(zip(batch.ids, batch.txns, strict=True)))
+        calls = [
+            store_pipe_pb2.PipeCall(id=number, txn=txn) for number, txn in zip(batch.ids, batch.txns, strict=True)
+        ]
+        return self._calls(
+            store_pipe_pb2.PipeRequest(client=batch.client, answered_below=batch.answered_below, calls=calls)
+        )
 
-    def _calls(self, client: int, answered_below: int, calls: list[tuple[int, kv_pb2.TxnRequest]]) -> BatchOutcome:
-        session = self.sessions.enter(client)
-        session.forget_below(answered_below)
-        outcomes: list[TxnOutcome | StoreError] = []
-        for number, txn in calls:
+    def _calls(self, request: store_pipe_pb2.PipeRequest) -> BatchOutcome:
+        session = self.sessions.enter(request.client)
+        session.forget_below(request.answered_below)
+        outcomes: list[CallOutcome] = []
+        for call in request.calls:
+            number = call.id
             outcome = session.lookup(number)
             if outcome is None:
-                outcome = self._txn(txn)
+                outcome = self._swap(call.swap) if call.HasField("swap") else self._txn(call.txn)
                 session.keep(number, outcome)
             outcomes.append(outcome)
         return BatchOutcome(outcomes)
+
+    def _swap(self, request: store_pipe_pb2.Swap) -> SwapOutcome | StoreError:
+        if self.alarms.no_space:
+            return NO_SPACE
+        return compare_and_swap(self.keys, self.leases, request)
 
     def _txn(self, request: kv_pb2.TxnRequest) -> TxnOutcome | StoreError:
         if self.alarms.no_space and txn_grows(request):

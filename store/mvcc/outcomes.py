@@ -42,10 +42,21 @@ class TxnOutcome(Frozen, gc=False):
     responses: Sequence[RangeOutcome | PutOutcome | DeleteOutcome | TxnOutcome]
 
 
-class BatchOutcome(Frozen):
-    """Outcomes of a batch's transactions, in order."""
+class SwapOutcome(Frozen, gc=False):
+    """A key was set at `revision`, or it was not: then `current` is what it is, when that was asked for."""
 
-    outcomes: Sequence[TxnOutcome | StoreError]
+    revision: int
+    succeeded: bool
+    current: Record | None
+
+
+CallOutcome = TxnOutcome | SwapOutcome | StoreError
+
+
+class BatchOutcome(Frozen):
+    """Outcomes of a batch's calls, in order."""
+
+    outcomes: Sequence[CallOutcome]
 
 
 class CompactOutcome(Frozen, gc=False):

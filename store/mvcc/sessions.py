@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from store.mvcc.errors import OUTCOME_FORGOTTEN, StoreError
-from store.mvcc.outcomes import TxnOutcome
+from store.mvcc.errors import OUTCOME_FORGOTTEN
+from store.mvcc.outcomes import CallOutcome
 
 # Bounds of memory, not of use: a cluster has a handful of clients, each with fewer calls in flight.
 MAX_SESSIONS = 256
@@ -21,14 +21,14 @@ class Session:
     """One client: outcomes by number, none of them below `floor`."""
 
     floor: int = 0
-    outcomes: dict[int, TxnOutcome | StoreError] = field(default_factory=dict)
+    outcomes: dict[int, CallOutcome] = field(default_factory=dict)
 
-    def lookup(self, number: int) -> TxnOutcome | StoreError | None:
+    def lookup(self, number: int) -> CallOutcome | None:
         """The outcome of a call that was done before; None when the number is new."""
         found = self.outcomes.get(number)
         return OUTCOME_FORGOTTEN if found is None and number < self.floor else found
 
-    def keep(self, number: int, outcome: TxnOutcome | StoreError) -> None:
+    def keep(self, number: int, outcome: CallOutcome) -> None:
         """Remember an outcome; with too many the lowest number is forgotten."""
         self.outcomes[number] = outcome
         if len(self.outcomes) > MAX_OUTCOMES:

@@ -18,11 +18,12 @@ from google.protobuf.message import DecodeError
 from kybern.pb.etcd import kv_pb2
 from kybern.pb.v1 import store_pipe_pb2 as pb
 from store.mvcc.errors import EMPTY_KEY, TOO_LARGE, StoreError
-from store.mvcc.outcomes import BatchOutcome, PutOutcome, RangeOutcome, TxnOutcome
+from store.mvcc.outcomes import BatchOutcome, CallOutcome, PutOutcome, RangeOutcome, SwapOutcome, TxnOutcome
 from store.mvcc.ranges import check_range
 from store.raft.interface import RaftUnavailable
 from store.server.convert import encode_range, txn_response
 from store.server.core import MAX_REQUEST, Context, Core, Guard, Refused, handlers
+from store.watch.events import key_value
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class PipeService:
     def work(self, raw: bytes, request: pb.PipeRequest) -> list[Coroutine[Any, Any, bytes]]:
         """What a message asks for, in the order in which it is to be begun; each comes to encoded answers."""
         calls = request.calls
-        if calls and len(calls) <= _BATCH and len(raw) <= _BATCH_BYTES and all(call.HasField("txn") for call in calls):
+        if calls and len(calls) <= _BATCH and len(raw) <= _BATCH_BYTES and all(map(_writes, calls)):
             # The usual case: the message itself is the command.
             return [self._write(raw, calls)]
         work: list[Coroutine[Any, Any, bytes]] = []
@@ -127,17 +128,24 @@ class PipeService:
 
 
 class _PlainReply:
-    """Encodes answers; that to a transaction of one put from one message that is filled in again and again."""
+    """Encodes answers; those to swaps and to transactions of one put from messages that are filled in again and again."""
 
     def __init__(self) -> None:
+        self._swaps = pb.PipeResponse()
+        self._swap = self._swaps.replies.add()
+        self._swap.swap.succeeded = True
         self._response = pb.PipeResponse()
         self._reply = self._response.replies.add()
         self._txn_header = self._reply.txn.header
         self._put_header = self._reply.txn.responses.add().response_put.header
         self._reply.txn.succeeded = True
 
-    def reply(self, number: int, outcome: TxnOutcome | StoreError) -> bytes:
+    def reply(self, number: int, outcome: CallOutcome) -> bytes:
         """A `PipeResponse` of this answer alone, for joining to others."""
+        if isinstance(outcome, SwapOutcome) and outcome.succeeded:
+            self._swap.id = number
+            self._swap.swap.revision = outcome.revision
+            return self._swaps.SerializeToString()
         if isinstance(outcome, TxnOutcome) and outcome.succeeded and len(outcome.responses) == 1:
             put = outcome.responses[0]
             if isinstance(put, PutOutcome) and put.previous is None:
@@ -220,16 +228,25 @@ def varint(number: int) -> bytes:
 def _check(call: pb.PipeCall, kind: str | None, length: int) -> StoreError | None:
     if length > MAX_REQUEST:
         return TOO_LARGE
-    if kind == "txn":
+    if kind in ("txn", "swap"):
         # The machine checks it, as it must anyway.
         return None
     return check_range(call.range) if kind == "range" else EMPTY_KEY
 
 
-def _reply(number: int, outcome: TxnOutcome | StoreError) -> pb.PipeReply:
-    if isinstance(outcome, StoreError):
-        return _error(number, outcome)
-    return pb.PipeReply(id=number, txn=txn_response(outcome))
+def _writes(call: pb.PipeCall) -> bool:
+    return call.HasField("swap") or call.HasField("txn")
+
+
+def _reply(number: int, outcome: CallOutcome) -> pb.PipeReply:
+    match outcome:
+        case StoreError():
+            return _error(number, outcome)
+        case SwapOutcome(revision, succeeded, current):
+            shown = None if current is None else key_value(current)
+            return pb.PipeReply(id=number, swap=pb.SwapReply(revision=revision, succeeded=succeeded, current=shown))
+        case TxnOutcome():
+            return pb.PipeReply(id=number, txn=txn_response(outcome))
 
 
 def _range_reply(number: int, outcome: RangeOutcome | StoreError) -> bytes:

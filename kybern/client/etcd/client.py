@@ -27,7 +27,7 @@ from kybern.client.etcd.errors import (
     surely_not_done,
     to_caller,
 )
-from kybern.client.etcd.messages import range_result, txn_request, txn_result
+from kybern.client.etcd.messages import range_result, swap_of, swap_result, txn_request, txn_result
 from kybern.client.etcd.pipe import PipeClient, PipeUnsupported
 from kybern.client.etcd.watching import Watching
 from kybern.client.store import (
@@ -101,10 +101,13 @@ class EtcdClient:
         self, compares: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation] = ()
     ) -> TxnResult:
         """As `StoreClient.txn`."""
-        request = txn_request(compares, then, otherwise)
+        swap = swap_of(compares, then, otherwise)
         try:
-            return txn_result(await self._pipe.txn(request, self._timeout))
+            if swap is not None:
+                return swap_result(await self._pipe.swap(swap, self._timeout), swap)
+            return txn_result(await self._pipe.txn(txn_request(compares, then, otherwise), self._timeout))
         except PipeUnsupported:
+            request = txn_request(compares, then, otherwise)
             response = await self._unary("/etcdserverpb.KV/Txn", request, kv_pb2.TxnResponse, repeatable=False)
             return txn_result(response)
 

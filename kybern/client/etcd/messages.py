@@ -17,6 +17,7 @@ from kybern.client.store import (
     TxnResult,
 )
 from kybern.pb.etcd import kv_pb2, mvcc_pb2
+from kybern.pb.v1 import store_pipe_pb2
 
 _TARGETS = {
     Target.VERSION: kv_pb2.Compare.VERSION,
@@ -35,6 +36,30 @@ def txn_request(
         success=[_operation(operation) for operation in then],
         failure=[_operation(operation) for operation in otherwise],
     )
+
+
+def swap_of(
+    compares: Sequence[Compare], then: Sequence[Operation], otherwise: Sequence[Operation]
+) -> store_pipe_pb2.Swap | None:
+    """The pipe's short form of a transaction; None when it has none."""
+    match compares, then, otherwise:
+        case (
+            [Compare(key, Target.MOD_REVISION, int(revision))],
+            [Put(put, value, lease)],
+            [] | [Get(_)],
+        ) if key == put and revision >= 0 and all(read.key == key for read in otherwise):
+            return store_pipe_pb2.Swap(
+                key=key, mod_revision=revision, value=value, lease=lease, read=bool(otherwise)
+            )
+    return None
+
+
+def swap_result(reply: store_pipe_pb2.SwapReply, request: store_pipe_pb2.Swap) -> TxnResult:
+    """What it did, as the transaction would tell it."""
+    reads: list[KeyValue | None] = []
+    if request.read and not reply.succeeded:
+        reads.append(key_value(reply.current) if reply.HasField("current") else None)
+    return TxnResult(reply.succeeded, reply.revision, reads)
 
 
 def txn_result(response: kv_pb2.TxnResponse) -> TxnResult:

@@ -68,6 +68,10 @@ class PipeClient:
         """
         return (await self._call(pb.PipeCall(txn=request), timeout)).txn
 
+    async def swap(self, request: pb.Swap, timeout: float) -> pb.SwapReply:
+        """Set a key if it is as it was, once; raises as `txn` does."""
+        return (await self._call(pb.PipeCall(swap=request), timeout)).swap
+
     async def range(self, request: kv_pb2.RangeRequest, timeout: float) -> kv_pb2.RangeResponse:
         """Read keys; raises as `txn` does."""
         return (await self._call(pb.PipeCall(range=request), timeout)).range

@@ -5,7 +5,8 @@ Prints one JSON line per figure: `name`, `value`, `unit`, `ratio` (ours to etcd'
 per call (`members_us`: a busy machine changes it least), each ours and etcd's. Sides are measured in turn; values are
 medians of the rounds. All speak to the member that leads.
 Run with `python -m bench.store`, with `--only NAME` for some figures and `--million` for a million keys. `--only stall`
-measures how long our members' loops stand still (`bench._store_stall`).
+measures how long our members' loops stand still (`bench._store_stall`), `--only failover` how long nobody can write
+after a leader was killed (`bench._store_failover`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Any
 import grpc.aio
 import uvloop
 
-from bench import _store_stall
+from bench import _store_failover, _store_stall
 from bench._store_cluster import Cluster, certificates, channel, unary
 from kybern.config.models import Tls
 from kybern.pb.etcd import kv_pb2, maintenance_pb2
@@ -44,7 +45,7 @@ STALL_KEYS = 500_000
 
 NAMES = ("cas-256B", "cas-4KiB", "put", "range", "watch", "keys")
 # Only measured when they are asked for: they take a minute or more each.
-LONG_NAMES = ("stall",)
+LONG_NAMES = ("stall", "failover")
 
 Order = dict[str, Any]
 
@@ -366,6 +367,9 @@ async def measure(folder: Path, options: argparse.Namespace) -> None:
             async with running(folder / "keys", tls) as sides:
                 bench = Bench(sides, loaders, tls["client"], options.seconds, options.rounds)
                 await size(bench, MANY_KEYS if options.million else FEW_KEYS)
+        if "failover" in wanted:
+            async with running(folder / "failover", tls) as sides:
+                await _store_failover.failovers(sides, tls["client"], options.kills)
         if "stall" in wanted:
             async with running(folder / "stall", tls, ("ours",), _store_stall.SETTINGS) as sides:
                 await _store_stall.stalls(sides["ours"], loaders, tls["client"], options.keys)
@@ -383,6 +387,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="of each run (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="medians are of so many runs (default: %(default)s)")
     parser.add_argument("--million", action="store_true", help="a million keys instead of 20,000; takes minutes more")
+    parser.add_argument("--kills", type=int, default=20, help="for failover (default: %(default)s)")
     parser.add_argument("--keys", type=int, default=STALL_KEYS, help="for stall (default: %(default)s)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kybern-bench-store-") as directory:

@@ -17,6 +17,7 @@ from store.mvcc.walks import StateReplaced, Walk, checksum, finish
 from store.raft.interface import Member
 from store.raft.local import LocalRaft
 from store.server import copies, reading, turns
+from store.server.convert import encode_range
 from store.server.core import Core, Refused
 from store.server.kv import KvService
 from store.server.maintenance import MaintenanceService
@@ -200,3 +201,16 @@ def test_a_snapshot_that_is_read_is_whole() -> None:
         assert finish(checksum(copy.keys)) == store.checksum
 
     run_virtual(scenario())
+
+
+async def test_a_large_answer_is_joined_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    core, _ = filled()
+    outcome = await reading.find(core, read(b"\0", b"\0"))
+    assert isinstance(outcome, RangeOutcome)
+    expected = encode_range(outcome)
+    monkeypatch.setattr(reading, "_JOINED", 10_000)
+    assert await reading.encode(core, outcome) == expected
+    monkeypatch.setattr(reading, "_LARGEST", len(expected) - 1)
+    with pytest.raises(Refused) as refused:
+        await reading.encode(core, outcome)
+    assert refused.value.error.code == "RESOURCE_EXHAUSTED"

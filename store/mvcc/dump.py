@@ -184,7 +184,9 @@ class Loader:
                 end = at + 4 + int.from_bytes(buffer[at : at + 4], "big")
                 if len(buffer) < end:
                     break
-                self._take(self._decoder.decode(bytes(buffer[at + 4 : end])))
+                with memoryview(buffer) as view:
+                    item = self._decoder.decode(view[at + 4 : end])
+                self._take(item)
                 at = end
         except (msgspec.MsgspecError, ValueError, TypeError, KeyError) as error:
             raise BadDump(f"the bytes are not a dump of the store: {error}") from error
@@ -241,6 +243,8 @@ class Loader:
 
     def _move_leases(self, records: Sequence[Record]) -> None:
         """Note which keys live by which lease, from the records as they follow each other."""
+        if not self._lease_keys and not any(record.lease for record in records):
+            return
         live = self._keys.live
         latest: dict[bytes, int] = {}
         for record in records:
@@ -286,8 +290,7 @@ def _row(record: Record) -> _Row:
 
 
 def _record(row: _Row) -> Record:
-    key, value, create, mod, version, lease = row
-    return Record(key, value, create, mod, version, lease, None)
+    return Record(*row, None)
 
 
 def _optional(record: Record | None) -> _Row | None:

@@ -182,26 +182,35 @@ class KeySpace:
 
     def load_base(self, records: Sequence[Record]) -> None:
         """Into an empty key space: records that are older than the log, in the order of keys."""
+        live = self.live
         for record in records:
-            self.live[record.key] = record
-            self.bytes += record.size
+            live[record.key] = record
+        self.bytes += sum([record.size for record in records])
 
     def load_changes(self, changes: Sequence[Record]) -> None:
         """After the base: the log, in its order."""
         live, dead = self.live, self.dead
+        replace = dict.__setitem__
         for change in changes:
             key = change.key
             old = live.get(key)
-            if old is None:
-                old = dead.pop(key, None)
+            if old is not None:
+                # As when it was written: a key's bytes are kept once.
+                change.key = key = old.key
+                change.previous = old
+                if change.version:
+                    # Its place in the order stays.
+                    replace(live, key, change)  # type: ignore[arg-type] # it is one
+                    continue
+                del live[key]
+            elif dead:
+                change.previous = dead.pop(key, None)
             if change.version:
                 live[key] = change
             else:
-                if old is not None and old.version:
-                    del live[key]
                 dead[key] = change
-            change.previous = old
-            self._add(change)
+        self.log.extend(changes)
+        self.bytes += sum([change.size for change in changes])
 
     def adopt(self, other: KeySpace, revision: int, compacted: int) -> None:
         """Replace everything by what `other` was loaded with. What was here is freed in portions, by `trim`."""

@@ -29,7 +29,7 @@ FORMAT = 3
 _READABLE = (2, FORMAT)
 # A frame has at most so many rows, and ends once its records (or outcomes) have so many bytes: a frame is made in one
 # turn of the loop, and a message to a client is made of it.
-_PORTION = 512
+_PORTION = 1024
 _PORTION_BYTES = 256 * 1024
 
 _T = TypeVar("_T")

@@ -189,7 +189,8 @@ class RaftNode:
         if self._timer is not None:
             self._timer.cancel()
         await self._transport.stop()
-        await self._snapshots.stop()
+        failed = self._failure is not None and self._failure.done()
+        await self._snapshots.stop(last=not failed)
         await self._disk.stop()
         self._end("this member stops")
         self._raft.journal.close()

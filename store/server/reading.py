@@ -93,8 +93,12 @@ class _Joiner:
         if file is None:
             return self._rest()
         file.write(self._rest())
-        file.seek(0)
-        return await asyncio.to_thread(file.read, self._size)
+        return await asyncio.to_thread(self._read_back, file)
+
+    def _read_back(self, file: BinaryIO) -> bytes:
+        with file:
+            file.seek(0)
+            return file.read(self._size)
 
     def _rest(self) -> bytes:
         rest = b"".join(self._parts)

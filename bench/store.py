@@ -29,7 +29,7 @@ import grpc.aio
 import uvloop
 
 from bench import _store_failover, _store_stall
-from bench._store_cluster import Cluster, certificates, channel, unary
+from bench._store_cluster import Cluster, certificates, channel, cpu_seconds, unary
 from kybern.config.models import Tls
 from kybern.pb.etcd import kv_pb2, maintenance_pb2
 
@@ -142,7 +142,13 @@ class Bench:
 
     def plain(self, name: str, ours: float, etcd: float, unit: str) -> None:
         """Report something else."""
-        line = {"name": name, "value": ours, "unit": unit, "ratio": round(ours / etcd, 2), "peer": etcd}
+        line = {
+            "name": name,
+            "value": ours,
+            "unit": unit,
+            "ratio": round(ours / etcd, 2) if etcd else None,
+            "peer": etcd,
+        }
         print(json.dumps(line), flush=True)
 
     def _print(self, name: str, value: float, unit: str, ratio: float, peer: float, ours: Sample, etcd: Sample) -> None:
@@ -263,7 +269,7 @@ async def fan_out(bench: Bench, side: str) -> Sample:
 
 
 async def size(bench: Bench, keys: int) -> None:
-    """Many keys of 256 B: writing them, memory of the largest member, a snapshot, a follower's restart."""
+    """Many keys of 256 B: writing them, memory of the largest member, a snapshot, a follower's stop and restart."""
     label = "1M" if keys == MANY_KEYS else f"{keys // 1000}k"
     found: dict[str, dict[str, float]] = {}
     for side, cluster in bench.sides.items():
@@ -286,11 +292,13 @@ async def size(bench: Bench, keys: int) -> None:
             await loader.answer()
         loaded = time.perf_counter() - began
         memory = cluster.memory() / 2**20
-        began = time.perf_counter()
+        used, began = cluster.cpu_seconds(), time.perf_counter()
         size = await snapshot(address, bench.tls)
-        taken = time.perf_counter() - began
+        taken, taken_cpu = time.perf_counter() - began, cluster.cpu_seconds() - used
         follower = next(name for name in cluster.clients if name != name_of(cluster, address))
+        began = time.perf_counter()
         cluster.end(follower)
+        stopped = time.perf_counter() - began
         began = time.perf_counter()
         cluster.launch(follower)
         await cluster.until_serving(follower)
@@ -299,13 +307,17 @@ async def size(bench: Bench, keys: int) -> None:
             "load": keys / loaded,
             "memory": memory,
             "snapshot": taken,
+            "snapshot-cpu": taken_cpu,
             "snapshot-size": size / 2**20,
+            "stop": stopped,
             "restart": restarted,
+            # A busy machine changes this least.
+            "restart-cpu": cpu_seconds(cluster.processes[follower].pid),
         }
-    units = {"load": "keys/s", "memory": "MiB", "snapshot": "s", "snapshot-size": "MiB", "restart": "s"}
-    for part, unit in units.items():
+    units = {"load": "keys/s", "memory": "MiB", "snapshot-size": "MiB"}
+    for part in found["ours"]:
         ours, etcd = (round(found[side][part], 3) for side in ("ours", "etcd"))
-        bench.plain(f"store-keys-{label}-{part}", ours, etcd, unit)
+        bench.plain(f"store-keys-{label}-{part}", ours, etcd, units.get(part, "s"))
 
 
 def name_of(cluster: Cluster, address: str) -> str:

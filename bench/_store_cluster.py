@@ -55,10 +55,10 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def channel(address: str, tls: Tls) -> grpc.aio.Channel:
-    """A connection as an ordinary client has one."""
+def channel(address: str, tls: Tls, *, largest: int = 64 << 20) -> grpc.aio.Channel:
+    """A connection as an ordinary client has one, for answers of at most `largest` bytes."""
     credentials = grpc.ssl_channel_credentials(tls.ca.read_bytes(), tls.key.read_bytes(), tls.cert.read_bytes())
-    options = [("grpc.max_receive_message_length", 64 << 20), ("grpc.use_local_subchannel_pool", 1)]
+    options = [("grpc.max_receive_message_length", largest), ("grpc.use_local_subchannel_pool", 1)]
     return grpc.aio.secure_channel(address, credentials, options=options)
 
 
@@ -70,19 +70,23 @@ def unary(connection: grpc.aio.Channel, method: str) -> Call:
 
 @dataclass(slots=True)
 class Cluster:
-    """Three running members of one side. `clients` and `peers` are addresses by name."""
+    """Three running members of one side. `clients`, `peers` and `metrics` are addresses by name.
+
+    `settings` are further ones of our members' configuration.
+    """
 
     side: str
     folder: Path
     tls: Mapping[str, Tls]
+    settings: Mapping[str, object] = field(default_factory=dict)
     clients: dict[str, str] = field(default_factory=dict)
     peers: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, str] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        ports = free_ports(2 * len(NAMES))
-        self.clients = {name: f"{HOST}:{ports[i]}" for i, name in enumerate(NAMES)}
-        self.peers = {name: f"{HOST}:{ports[i + len(NAMES)]}" for i, name in enumerate(NAMES)}
+        addresses = [f"{HOST}:{port}" for port in free_ports(3 * len(NAMES))]
+        self.clients, self.peers, self.metrics = (dict(zip(NAMES, addresses[at::3], strict=True)) for at in range(3))
 
     def launch(self, name: str) -> None:
         """Start one member's process."""
@@ -162,6 +166,12 @@ class Cluster:
             process.kill()
             process.wait()
 
+    def kill(self, name: str) -> None:
+        """End one member as a power cut does, but for what the disk has."""
+        process = self.processes.pop(name)
+        process.kill()
+        process.wait()
+
     def stop(self) -> None:
         """End all members."""
         for process in self.processes.values():
@@ -179,6 +189,8 @@ class Cluster:
             "members": self.peers,
             "clients": self.clients,
             "tls": {"cert": str(tls.cert), "key": str(tls.key), "ca": str(tls.ca)},
+            "metrics_address": self.metrics[name],
+            **self.settings,
         }
         path = self.folder / f"{name}.yaml"
         path.write_bytes(msgspec.yaml.encode(document))

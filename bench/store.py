@@ -4,7 +4,9 @@ Prints one JSON line per figure: `name`, `value`, `unit`, `ratio` (ours to etcd'
 (`peer`), the cores used by the two client processes (`clients`) and by the members (`members`), and the members' CPU
 per call (`members_us`: a busy machine changes it least), each ours and etcd's. Sides are measured in turn; values are
 medians of the rounds. All speak to the member that leads.
-Run with `python -m bench.store`, with `--only NAME` for some figures and `--million` for a million keys.
+Run with `python -m bench.store`, with `--only NAME` for some figures and `--million` for a million keys. `--only stall`
+measures how long our members' loops stand still (`bench._store_stall`), `--only failover` how long nobody can write
+after a leader was killed (`bench._store_failover`).
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from typing import Any
 import grpc.aio
 import uvloop
 
-from bench._store_cluster import Cluster, certificates, channel, unary
+from bench import _store_failover, _store_stall
+from bench._store_cluster import Cluster, certificates, channel, cpu_seconds, unary
 from kybern.config.models import Tls
 from kybern.pb.etcd import kv_pb2, maintenance_pb2
 
@@ -38,7 +41,11 @@ FEW_KEYS = 20_000
 MANY_KEYS = 1_000_000
 RANGE_KEYS = 1000
 
+STALL_KEYS = 500_000
+
 NAMES = ("cas-256B", "cas-4KiB", "put", "range", "watch", "keys")
+# Only measured when they are asked for: they take a minute or more each.
+LONG_NAMES = ("stall", "failover")
 
 Order = dict[str, Any]
 
@@ -135,7 +142,13 @@ class Bench:
 
     def plain(self, name: str, ours: float, etcd: float, unit: str) -> None:
         """Report something else."""
-        line = {"name": name, "value": ours, "unit": unit, "ratio": round(ours / etcd, 2), "peer": etcd}
+        line = {
+            "name": name,
+            "value": ours,
+            "unit": unit,
+            "ratio": round(ours / etcd, 2) if etcd else None,
+            "peer": etcd,
+        }
         print(json.dumps(line), flush=True)
 
     def _print(self, name: str, value: float, unit: str, ratio: float, peer: float, ours: Sample, etcd: Sample) -> None:
@@ -256,7 +269,7 @@ async def fan_out(bench: Bench, side: str) -> Sample:
 
 
 async def size(bench: Bench, keys: int) -> None:
-    """Many keys of 256 B: writing them, memory of the largest member, a snapshot, a follower's restart."""
+    """Many keys of 256 B: writing them, memory of the largest member, a snapshot, a follower's stop and restart."""
     label = "1M" if keys == MANY_KEYS else f"{keys // 1000}k"
     found: dict[str, dict[str, float]] = {}
     for side, cluster in bench.sides.items():
@@ -279,11 +292,13 @@ async def size(bench: Bench, keys: int) -> None:
             await loader.answer()
         loaded = time.perf_counter() - began
         memory = cluster.memory() / 2**20
-        began = time.perf_counter()
+        used, began = cluster.cpu_seconds(), time.perf_counter()
         size = await snapshot(address, bench.tls)
-        taken = time.perf_counter() - began
+        taken, taken_cpu = time.perf_counter() - began, cluster.cpu_seconds() - used
         follower = next(name for name in cluster.clients if name != name_of(cluster, address))
+        began = time.perf_counter()
         cluster.end(follower)
+        stopped = time.perf_counter() - began
         began = time.perf_counter()
         cluster.launch(follower)
         await cluster.until_serving(follower)
@@ -292,13 +307,17 @@ async def size(bench: Bench, keys: int) -> None:
             "load": keys / loaded,
             "memory": memory,
             "snapshot": taken,
+            "snapshot-cpu": taken_cpu,
             "snapshot-size": size / 2**20,
+            "stop": stopped,
             "restart": restarted,
+            # A busy machine changes this least.
+            "restart-cpu": cpu_seconds(cluster.processes[follower].pid),
         }
-    units = {"load": "keys/s", "memory": "MiB", "snapshot": "s", "snapshot-size": "MiB", "restart": "s"}
-    for part, unit in units.items():
+    units = {"load": "keys/s", "memory": "MiB", "snapshot-size": "MiB"}
+    for part in found["ours"]:
         ours, etcd = (round(found[side][part], 3) for side in ("ours", "etcd"))
-        bench.plain(f"store-keys-{label}-{part}", ours, etcd, unit)
+        bench.plain(f"store-keys-{label}-{part}", ours, etcd, units.get(part, "s"))
 
 
 def name_of(cluster: Cluster, address: str) -> str:
@@ -319,12 +338,14 @@ async def snapshot(address: str, tls: Tls) -> int:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, tls: Mapping[str, Tls]) -> AsyncIterator[dict[str, Cluster]]:
-    """Both sides, new and empty."""
+async def running(
+    folder: Path, tls: Mapping[str, Tls], names: Sequence[str] = ("ours", "etcd"), settings: Mapping[str, object] = {}
+) -> AsyncIterator[dict[str, Cluster]]:
+    """Both sides, or one, new and empty."""
     sides = {}
-    for side in ("ours", "etcd"):
+    for side in names:
         (folder / side).mkdir(parents=True)
-        sides[side] = Cluster(side, folder / side, tls)
+        sides[side] = Cluster(side, folder / side, tls, settings)
     try:
         for cluster in sides.values():
             await cluster.start()
@@ -340,7 +361,7 @@ async def measure(folder: Path, options: argparse.Namespace) -> None:
     loaders = [Loader(tls["client"]) for _ in range(CLIENTS)]
     wanted = set(options.only or NAMES)
     try:
-        if wanted - {"keys"}:
+        if wanted - {"keys", *LONG_NAMES}:
             async with running(folder / "calls", tls) as sides:
                 bench = Bench(sides, loaders, tls["client"], options.seconds, options.rounds)
                 parts: dict[str, Callable[[], Awaitable[None]]] = {
@@ -358,6 +379,12 @@ async def measure(folder: Path, options: argparse.Namespace) -> None:
             async with running(folder / "keys", tls) as sides:
                 bench = Bench(sides, loaders, tls["client"], options.seconds, options.rounds)
                 await size(bench, MANY_KEYS if options.million else FEW_KEYS)
+        if "failover" in wanted:
+            async with running(folder / "failover", tls) as sides:
+                await _store_failover.failovers(sides, tls["client"], options.kills)
+        if "stall" in wanted:
+            async with running(folder / "stall", tls, ("ours",), _store_stall.SETTINGS) as sides:
+                await _store_stall.stalls(sides["ours"], loaders, tls["client"], options.keys)
     finally:
         for loader in loaders:
             loader.stop()
@@ -366,10 +393,14 @@ async def measure(folder: Path, options: argparse.Namespace) -> None:
 def main() -> None:
     """Run in a directory that is removed afterwards."""
     parser = argparse.ArgumentParser(prog="python -m bench.store", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", action="append", choices=NAMES, help="measure this alone; may be repeated")
+    parser.add_argument(
+        "--only", action="append", choices=NAMES + LONG_NAMES, help="measure this alone; may be repeated"
+    )
     parser.add_argument("--seconds", type=float, default=2.0, help="of each run (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="medians are of so many runs (default: %(default)s)")
     parser.add_argument("--million", action="store_true", help="a million keys instead of 20,000; takes minutes more")
+    parser.add_argument("--kills", type=int, default=20, help="for failover (default: %(default)s)")
+    parser.add_argument("--keys", type=int, default=STALL_KEYS, help="for stall (default: %(default)s)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="kybern-bench-store-") as directory:
         uvloop.run(measure(Path(directory), options))

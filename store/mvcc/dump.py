@@ -8,8 +8,8 @@ copies nothing that grows with the number of keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -19,13 +19,20 @@ from store.mvcc.leases import Lease
 from store.mvcc.outcomes import DeleteOutcome, OpOutcome, PutOutcome, RangeOutcome, SwapOutcome, TxnOutcome
 from store.mvcc.records import Record
 from store.mvcc.sessions import Session
+from store.mvcc.walks import StateReplaced
 
 if TYPE_CHECKING:
     from store.mvcc.machine import StoreMachine
 
-FORMAT = 2
-_PORTION = 512
+FORMAT = 3
+# In 2, all outcomes of a session stood together.
+_READABLE = (2, FORMAT)
+# A frame has at most so many rows, and ends once its records (or outcomes) have so many bytes: a frame is made in one
+# turn of the loop, and a message to a client is made of it.
+_PORTION = 1024
+_PORTION_BYTES = 256 * 1024
 
+_T = TypeVar("_T")
 _Row = tuple[bytes, bytes, int, int, int, int]
 
 
@@ -46,10 +53,14 @@ class BadDump(Exception):  # noqa: N818 - said of the data
 
 
 class Dump:
-    """An iterator over the portions of a dump. `close` it when it is not read to its end."""
+    """An iterator over the portions of a dump. `close` it when it is not read to its end.
+
+    Raises StateReplaced when a leader's snapshot took the place of the state meanwhile.
+    """
 
     def __init__(self, machine: StoreMachine) -> None:
         self._keys = machine.keys
+        self._generation = machine.keys.generation
         self._keys.pin()
         self._pinned = True
         self._head = Head(
@@ -100,14 +111,20 @@ class Dump:
         yield frame(msgspec.to_builtins(self._head))
         count = 0
         for name, records in self._records():
-            count += len(records)
-            yield frame((name, [_row(r) for r in records]))
-        for name, rows in tables.items():
-            for at in range(0, len(rows), _PORTION):
-                portion = rows[at : at + _PORTION]
-                if name == "sessions":
-                    portion = [(c, floor, [(n, _pack(o)) for n, o in kept]) for c, floor, kept in portion]
-                yield frame((name, portion))
+            for rows in _cut(map(_row, records), lambda row: len(row[0]) + len(row[1])):
+                count += len(rows)
+                yield frame((name, rows))
+        for name, table in tables.items():
+            if name != "sessions":
+                for at in range(0, len(table), _PORTION):
+                    yield frame((name, table[at : at + _PORTION]))
+                continue
+            for client, floor, kept in table:
+                packed = ((number, msgspec.Raw(encoder.encode(_pack(outcome)))) for number, outcome in kept)
+                for outcomes in _cut(packed, lambda item: len(item[1])):
+                    yield frame((name, [(client, floor, outcomes)]))
+                if not kept:
+                    yield frame((name, [(client, floor, [])]))
         yield frame(("end", (count,)))
 
     def _records(self) -> Iterator[tuple[str, Sequence[Record]]]:
@@ -116,13 +133,20 @@ class Dump:
         # Before the first compaction the log has everything.
         ended = head.compacted == 0
         while not ended:
+            self._check()
             base, cursor = keys.base_after(cursor, head.compacted, _PORTION)
             ended = cursor is None
             if base:
                 yield "base", base
+        self._check()
         at, end = keys.log.position(head.compacted), keys.log.position(head.revision + 1)
         for begin in range(at, end, _PORTION):
+            self._check()
             yield "changes", keys.log.portion(begin, min(begin + _PORTION, end))
+
+    def _check(self) -> None:
+        if self._keys.generation != self._generation:
+            raise StateReplaced
 
 
 def dump(machine: StoreMachine) -> Dump:
@@ -142,7 +166,7 @@ class Loader:
         self._count = 0
         self._lease_keys: dict[int, set[bytes]] = {}
         self._leases: list[Lease] = []
-        self._sessions: list[tuple[int, Session]] = []
+        self._sessions: dict[int, Session] = {}
         self._alarms: list[tuple[int, int]] = []
         self._ended = False
 
@@ -160,7 +184,9 @@ class Loader:
                 end = at + 4 + int.from_bytes(buffer[at : at + 4], "big")
                 if len(buffer) < end:
                     break
-                self._take(self._decoder.decode(bytes(buffer[at + 4 : end])))
+                with memoryview(buffer) as view:
+                    item = self._decoder.decode(view[at + 4 : end])
+                self._take(item)
                 at = end
         except (msgspec.MsgspecError, ValueError, TypeError, KeyError) as error:
             raise BadDump(f"the bytes are not a dump of the store: {error}") from error
@@ -187,7 +213,7 @@ class Loader:
     def _take(self, item: Any) -> None:
         if self._head is None:
             self._head = msgspec.convert(item, Head)
-            if self._head.format != FORMAT:
+            if self._head.format not in _READABLE:
                 raise BadDump(f"the dump has format {self._head.format}; this version reads {FORMAT}")
             return
         kind, rows = item
@@ -205,7 +231,9 @@ class Loader:
             case "leases":
                 self._leases += [Lease(id_, ttl, renewals) for id_, ttl, renewals in rows]
             case "sessions":
-                self._sessions += [(c, Session(floor, {n: _unpack(o) for n, o in kept})) for c, floor, kept in rows]
+                for client, floor, kept in rows:
+                    session = self._sessions.setdefault(client, Session(floor))
+                    session.outcomes.update((number, _unpack(outcome)) for number, outcome in kept)
             case "alarms":
                 self._alarms += [(member, alarm) for member, alarm in rows]
             case "end":
@@ -215,6 +243,8 @@ class Loader:
 
     def _move_leases(self, records: Sequence[Record]) -> None:
         """Note which keys live by which lease, from the records as they follow each other."""
+        if not self._lease_keys and not any(record.lease for record in records):
+            return
         live = self._keys.live
         latest: dict[bytes, int] = {}
         for record in records:
@@ -241,13 +271,26 @@ def load(machine: StoreMachine, frames: Iterable[bytes]) -> None:
     loader.finish()
 
 
+def _cut(items: Iterable[_T], size: Callable[[_T], int]) -> Iterator[list[_T]]:
+    """The items in portions that are neither too many nor too large."""
+    portion: list[_T] = []
+    total = 0
+    for item in items:
+        portion.append(item)
+        total += size(item)
+        if len(portion) == _PORTION or total >= _PORTION_BYTES:
+            yield portion
+            portion, total = [], 0
+    if portion:
+        yield portion
+
+
 def _row(record: Record) -> _Row:
     return record.key, record.value, record.create, record.mod, record.version, record.lease
 
 
 def _record(row: _Row) -> Record:
-    key, value, create, mod, version, lease = row
-    return Record(key, value, create, mod, version, lease, None)
+    return Record(*row, None)
 
 
 def _optional(record: Record | None) -> _Row | None:

@@ -10,7 +10,6 @@ from here shows whether that has been done yet.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from heapq import merge
 from itertools import islice
@@ -23,6 +22,7 @@ from store.mvcc.records import NO_BOUND, ChangeLog, Record
 _RECORD_BYTES = 200
 # Records that are taken out at a time, so that no command waits for long: some ten milliseconds.
 _TRIM = 10_000
+_replace = dict.__setitem__
 
 
 class KeySpace:
@@ -40,6 +40,8 @@ class KeySpace:
         # Up to which compaction superfluous records have been taken out, and who keeps that from going on.
         self._trimmed = 0
         self._pins = 0
+        # Grows when everything is replaced: what was being read in portions is no longer there then.
+        self.generation = 0
         # What an earlier state held, being freed in portions.
         self._retired: list[KeySpace] = []
 
@@ -47,6 +49,11 @@ class KeySpace:
     def footprint(self) -> int:
         """About how many bytes of memory all this takes."""
         return self.bytes + _RECORD_BYTES * (len(self.live) + len(self.log))
+
+    @property
+    def superfluous(self) -> int:
+        """How many changes a compaction has made superfluous that are not taken out yet."""
+        return self.log.position(self.compacted) if self._trimmed != self.compacted else 0
 
     # --- reading
 
@@ -59,12 +66,12 @@ class KeySpace:
         live = self.live
         return [live[key] for key in (islice(keys, limit) if limit else keys)]
 
-    def count(self, start: bytes, end: bytes) -> int:
-        """How many live keys a range has."""
+    def count(self, start: bytes, end: bytes, *, dead: bool = False) -> int:
+        """How many live keys a range has; with `dead` those that were deleted too."""
         if not end:
-            return int(start in self.live)
-        last = len(self.live) if end == NO_BOUND else self.live.bisect_left(end)
-        return max(0, last - self.live.bisect_left(start))
+            return int(start in self.live) + int(dead and start in self.dead)
+        found = _between(self.live, start, end)
+        return found + _between(self.dead, start, end) if dead else found
 
     def find_at(self, start: bytes, end: bytes, revision: int) -> list[Record]:
         """The keys of a range in order, as of a revision that is kept."""
@@ -91,7 +98,12 @@ class KeySpace:
         else:
             # The chain's records share one key object: a key's bytes are kept once.
             record = Record(old.key, value, old.create, revision, old.version + 1, lease, old)
-        self.live[record.key] = record
+            # Not as the sorted dictionary would: its order stays as it is.
+            _replace(self.live, old.key, record)
+            self.log.append(record)
+            self.bytes += len(key) + len(value)
+            return record
+        self.live[key] = record
         self._add(record)
         return record
 
@@ -128,7 +140,7 @@ class KeySpace:
             self._forget_previous(record)
         self._trimmed = self.compacted
 
-    # --- dumps
+    # --- reading in portions, see `store.mvcc.walks`
 
     def pin(self) -> None:
         """Keep every record that is here now, also when it is compacted, until `unpin`."""
@@ -138,69 +150,73 @@ class KeySpace:
         """Give up one `pin`."""
         self._pins -= 1
 
-    def base_after(self, cursor: bytes | None, compacted: int, limit: int) -> tuple[list[Record], bytes | None]:
-        """Records that a compaction at `compacted` left and that are older than its log, in the order of keys.
+    def heads_after(
+        self, start: bytes | None, end: bytes | None, limit: int, *, inclusive: bool = False
+    ) -> tuple[list[Record], bytes | None]:
+        """The last records of about `limit` keys after `start` and before `end` (None: no bound), in the keys' order.
 
-        About `limit` keys after `cursor` are looked at (None: from the first on); also returns the next cursor, None
-        at the end. Pinned, portions that are taken while keys change fit together: a change adds records and takes
-        none away.
+        Keys whose last change is a deletion are among them. Also returns where the next portion starts, None at the
+        end. Pinned, portions that are taken while keys change fit together: a change adds records and takes none away.
         """
-        found: list[bytes] = []
-        bound: bytes | None = None
-        for keys in (self.live, self.dead):
-            portion = list(islice(keys.irange(cursor, None, (cursor is None, True)), limit))
-            if len(portion) == limit and (bound is None or portion[-1] < bound):
-                bound = portion[-1]
-            found += portion
-        found.sort()
+        sides = (start is None or inclusive, False)
+        live, dead = self.live, self.dead
+        found = list(islice(live.irange(start, end, sides), limit))
+        bound = found[-1] if len(found) == limit else None
+        if not dead:
+            return [live[key] for key in found], bound
+        others = list(islice(dead.irange(start, end, sides), limit))
+        if len(others) == limit and (bound is None or others[-1] < bound):
+            bound = others[-1]
+        if others:
+            found = sorted(found + others)
+        heads = [live.get(key) or dead[key] for key in found if bound is None or key <= bound]
+        return heads, bound
+
+    def base_after(self, cursor: bytes | None, compacted: int, limit: int) -> tuple[list[Record], bytes | None]:
+        """Records that a compaction at `compacted` left and that are older than its log; portions as `heads_after`."""
+        heads, cursor = self.heads_after(cursor, None, limit)
         base = []
-        for key in found:
-            if bound is not None and key > bound:
-                break
-            record = self.live.get(key) or self.dead.get(key)
+        for head in heads:
+            record: Record | None = head
             while record is not None and record.mod > compacted:
                 record = record.previous
             if record is not None and record.version and record.mod < compacted:
                 base.append(record)
-        return base, bound
+        return base, cursor
 
     # --- whole
 
-    def checksum(self, revision: int) -> int:
-        """A CRC of all that is kept up to `revision`; equal on members with equal history and compaction."""
-        crc = 0
-        for head in self._heads(None, None):
-            record: Record | None = head
-            while record is not None:
-                if record.mod <= revision and (record.version or record.mod >= self.compacted):
-                    numbers = f"{record.create},{record.mod},{record.version},{record.lease},{len(record.key)};"
-                    crc = zlib.crc32(record.value, zlib.crc32(record.key, zlib.crc32(numbers.encode(), crc)))
-                # What is older than the compaction's view of the key is gone, taken out or not.
-                record = record.previous if record.mod > self.compacted else None
-        return crc
-
     def load_base(self, records: Sequence[Record]) -> None:
         """Into an empty key space: records that are older than the log, in the order of keys."""
+        live = self.live
         for record in records:
-            self.live[record.key] = record
-            self.bytes += record.size
+            live[record.key] = record
+        self.bytes += sum([record.size for record in records])
 
     def load_changes(self, changes: Sequence[Record]) -> None:
         """After the base: the log, in its order."""
         live, dead = self.live, self.dead
+        replace = dict.__setitem__
         for change in changes:
             key = change.key
             old = live.get(key)
-            if old is None:
-                old = dead.pop(key, None)
+            if old is not None:
+                # As when it was written: a key's bytes are kept once.
+                change.key = key = old.key
+                change.previous = old
+                if change.version:
+                    # Its place in the order stays.
+                    replace(live, key, change)  # type: ignore[arg-type] # it is one
+                    continue
+                del live[key]
+            elif dead:
+                change.previous = dead.pop(key, None)
             if change.version:
                 live[key] = change
             else:
-                if old is not None and old.version:
-                    del live[key]
                 dead[key] = change
-            change.previous = old
-            self._add(change)
+        self.log.extend(changes)
+        self.bytes += sum([change.size for change in changes])
 
     def adopt(self, other: KeySpace, revision: int, compacted: int) -> None:
         """Replace everything by what `other` was loaded with. What was here is freed in portions, by `trim`."""
@@ -210,6 +226,7 @@ class KeySpace:
         self.live, self.dead, self.log, self.bytes = other.live, other.dead, other.log, other.bytes
         self.revision, self.compacted = revision, compacted
         self._trimmed = compacted
+        self.generation += 1
 
     # --- within
 
@@ -244,3 +261,8 @@ class KeySpace:
             return (record for _, record in live)
         dead = ((k, self.dead[k]) for k in self.dead.irange(start, end, (True, False)))
         return (record for _, record in merge(live, dead))
+
+
+def _between(keys: SortedDict[bytes, Record], start: bytes, end: bytes) -> int:
+    last = len(keys) if end == NO_BOUND else keys.bisect_left(end)
+    return max(0, int(last) - int(keys.bisect_left(start)))

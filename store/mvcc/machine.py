@@ -36,7 +36,6 @@ from store.mvcc.outcomes import (
     Outcome,
     PutOutcome,
     RangeOutcome,
-    SwapOutcome,
     TxnOutcome,
 )
 from store.mvcc.ranges import read_range
@@ -173,20 +172,19 @@ class StoreMachine:
     def _calls(self, request: store_pipe_pb2.PipeRequest) -> BatchOutcome:
         session = self.sessions.enter(request.client)
         session.forget_below(request.answered_below)
+        keys, leases, full = self.keys, self.leases, self.alarms.no_space
         outcomes: list[CallOutcome] = []
         for call in request.calls:
             number = call.id
             outcome = session.lookup(number)
             if outcome is None:
-                outcome = self._swap(call.swap) if call.HasField("swap") else self._txn(call.txn)
+                if not call.HasField("swap"):
+                    outcome = self._txn(call.txn)
+                else:
+                    outcome = NO_SPACE if full else compare_and_swap(keys, leases, call.swap)
                 session.keep(number, outcome)
             outcomes.append(outcome)
         return BatchOutcome(outcomes)
-
-    def _swap(self, request: store_pipe_pb2.Swap) -> SwapOutcome | StoreError:
-        if self.alarms.no_space:
-            return NO_SPACE
-        return compare_and_swap(self.keys, self.leases, request)
 
     def _txn(self, request: kv_pb2.TxnRequest) -> TxnOutcome | StoreError:
         if self.alarms.no_space and txn_grows(request):

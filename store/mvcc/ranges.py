@@ -47,13 +47,7 @@ def read_range(keys: KeySpace, request: _Request, *, revision: int) -> RangeOutc
         return error
     if request.count_only and request.revision <= 0:
         return RangeOutcome(revision, (), False, keys.count(request.key, request.range_end), False)
-    ordered = request.sort_order != _Request.NONE or request.sort_target != _Request.KEY
-    bounded = bool(
-        request.min_mod_revision
-        or request.max_mod_revision
-        or request.min_create_revision
-        or request.max_create_revision
-    )
+    ordered, bounded = is_ordered(request), is_bounded(request)
     limit = max(0, request.limit)
     if request.revision > 0 and request.revision != revision:
         records = keys.find_at(request.key, request.range_end, request.revision)
@@ -68,14 +62,46 @@ def read_range(keys: KeySpace, request: _Request, *, revision: int) -> RangeOutc
     if request.count_only:
         return RangeOutcome(revision, (), False, count, False)
     if bounded:
-        records = [r for r in records if _within(r, request)]
+        records = [r for r in records if is_within(r, request)]
     if ordered:
-        records.sort(key=_SORT_KEYS[request.sort_target], reverse=request.sort_order == _Request.DESCEND)
+        records.sort(key=sort_key(request), reverse=request.sort_order == _Request.DESCEND)
     more = bool(limit) and len(records) > limit
     return RangeOutcome(revision, records[:limit] if more else records, more, count, request.keys_only)
 
 
-def _within(record: Record, request: _Request) -> bool:
+def may_be_large(keys: KeySpace, request: _Request, most: int) -> bool:
+    """Whether more than `most` keys have to be looked at, so that `store.mvcc.walks` should do it."""
+    start, end = request.key, request.range_end
+    past = 0 < request.revision != keys.revision
+    if not end or (request.count_only and not past):
+        return False
+    if 0 < request.limit <= most and not (past or is_ordered(request) or is_bounded(request)):
+        return False
+    return keys.count(start, end, dead=past) > most
+
+
+def is_ordered(request: _Request) -> bool:
+    """Whether another order than that of the keys is asked for."""
+    return request.sort_order != _Request.NONE or request.sort_target != _Request.KEY
+
+
+def sort_key(request: _Request) -> Callable[[Record], Any]:
+    """What records are ordered by; descending or not is `request.sort_order`."""
+    return _SORT_KEYS[request.sort_target]
+
+
+def is_bounded(request: _Request) -> bool:
+    """Whether keys are left out by their revisions."""
+    return bool(
+        request.min_mod_revision
+        or request.max_mod_revision
+        or request.min_create_revision
+        or request.max_create_revision
+    )
+
+
+def is_within(record: Record, request: _Request) -> bool:
+    """Whether a record has the revisions that are asked for."""
     return (
         record.mod >= request.min_mod_revision
         and (not request.max_mod_revision or record.mod <= request.max_mod_revision)

@@ -12,7 +12,7 @@ NO_BOUND = b"\0"
 
 
 class Record(msgspec.Struct, eq=False, gc=False):
-    """A key after one change. Never altered, but that compaction cuts `previous`.
+    """A key after one change. Never altered once it is here, but that compaction cuts `previous`.
 
     Without `gc`: a record is never part of a cycle, and a collector that looks at half a million of them stops the
     process for longer than anything else does.
@@ -58,6 +58,10 @@ class ChangeLog:
     def append(self, record: Record) -> None:
         """Add the newest change."""
         self._records.append(record)
+
+    def extend(self, records: Sequence[Record]) -> None:
+        """Add the newest changes, in their order."""
+        self._records += records
 
     def between(self, first: int, last: int, limit: int) -> Sequence[Record]:
         """Changes of the revisions from `first` to `last`: about `limit` of them, but no revision in part."""

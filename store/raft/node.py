@@ -55,6 +55,8 @@ from store.raft.transport import TlsTransport, Transport
 
 log = logging.getLogger(__name__)
 
+# An entry takes up the turn as so many commands as it has times so many bytes, if that is more than it has.
+_BYTES_AS_A_COMMAND = 512
 _EXPIRE_SECONDS = 0.25
 # How long news of what is committed waits for entries to go with them, while no other member has asked for it.
 _NEWS_SECONDS = 0.001
@@ -194,7 +196,8 @@ class RaftNode:
             if timer is not None:
                 timer.cancel()
         await self._transport.stop()
-        await self._snapshots.stop()
+        failed = self._failure is not None and self._failure.done()
+        await self._snapshots.stop(last=not failed)
         await self._disk.stop()
         self._end("this member stops")
         self._raft.journal.close()
@@ -434,7 +437,8 @@ class RaftNode:
                 self._apply_command(command, Applied(self._command_index, term, now_ms), proposal)
         self._counters["commands_applied"] += count
         self._applied_any = True
-        return count
+        # A command may be a batch of transactions: what it takes goes by its bytes.
+        return max(count, len(entry) // _BYTES_AS_A_COMMAND)
 
     def next_group(self, term: int, not_before_ms: int, least_bytes: int) -> tuple[int, bytes] | None:
         """The next entry to append as the leader."""

@@ -45,6 +45,8 @@ R = TypeVar("R")
 _SLICE = 0.004
 # Seconds after which a snapshot that could not be written is tried again.
 _RETRY = 30.0
+# Seconds that a member that stops takes for a last snapshot at most.
+_LAST_SECONDS = 10.0
 # Seconds between lines in the log about a snapshot that is being loaded.
 _PROGRESS = 2.0
 
@@ -94,6 +96,7 @@ class Snapshots:
         self._bytes = 0
         self._entries = 0
         self._not_before = 0.0
+        self._stopping = False
         self.taken = 0
         self.seconds = 0.0
         self.failures = 0
@@ -129,11 +132,21 @@ class Snapshots:
         self._sender = Sender(raft, send, time.monotonic, patience)
         self._receiver = Receiver(raft, self._directory, self._executor, send, self._install, self._config.cluster_name)
 
-    async def stop(self) -> None:
-        """End everything; what was not finished is of no use and removed at the next start."""
+    async def stop(self, *, last: bool = False) -> None:
+        """End everything; what was not finished is of no use and removed at the next start.
+
+        `last`: take a snapshot first, or finish the one that is being taken, when it would take long to apply the log
+        since the newest one again at the next start.
+        """
         if self._sender is not None and self._receiver is not None:
             await self._sender.stop()
             await self._receiver.stop()
+        if last and self._raft is not None:
+            self._stopping = True
+            if self._task is None and self._worth_it() and not self._raft.paused:
+                self._begin(self._raft)
+            if self._task is not None:
+                await asyncio.wait([self._task], timeout=_LAST_SECONDS)
         await self._settle()
         await asyncio.to_thread(self._executor.shutdown)
 
@@ -183,6 +196,11 @@ class Snapshots:
         grown = self._bytes >= most or self._entries >= self._config.snapshot_entries
         return grown and time.monotonic() >= self._not_before and self._raft is not None and not self._raft.paused
 
+    def _worth_it(self) -> bool:
+        """Whether to read a new snapshot takes less than to read the newest one and apply what came after it."""
+        size = self._newest.size if self._newest else 0
+        return self._bytes >= max(self._config.snapshot_log_bytes // 4, size // 8)
+
     def _begin(self, raft: HardenedRaft) -> None:
         # Here, between two entries: machine, index and position are of one moment.
         position = self._owner.position()
@@ -204,7 +222,7 @@ class Snapshots:
         writer: SnapshotWriter | None = None
         try:
             writer = await self._run(SnapshotWriter, self._directory.path, header)
-            async for part in _paced(frames):
+            async for part in self._paced(frames):
                 await self._run(writer.write, part)
             self._newest = await self._run(writer.finish)
             self.taken += 1
@@ -233,6 +251,23 @@ class Snapshots:
             self._task = None
             if writer is not None and (self._newest is None or self._newest.header is not header):
                 self._executor.submit(writer.abandon)
+
+    async def _paced(self, frames: Iterator[bytes]) -> AsyncIterator[bytes]:
+        """The frames in larger parts, with as much time for others in between as they take to make."""
+        while True:
+            began, size = time.perf_counter(), 0
+            parts: list[bytes] = []
+            for frame in frames:
+                parts.append(frame)
+                size += len(frame)
+                if size >= PART_BYTES or time.perf_counter() - began > _SLICE:
+                    break
+            if not parts:
+                return
+            took = time.perf_counter() - began
+            yield b"".join(parts)
+            # Nobody needs the loop's time any more when the member stops.
+            await asyncio.sleep(0 if self._stopping else min(took, 10 * _SLICE))
 
     async def _trim(self, newest: SnapshotFile) -> None:
         failpoints.hit("trim.begin")
@@ -357,20 +392,3 @@ class Snapshots:
 
     async def _run(self, call: Callable[..., R], *arguments: object) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call, *arguments)
-
-
-async def _paced(frames: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """The frames in larger parts, with as much time for others in between as they take to make."""
-    while True:
-        began, size = time.perf_counter(), 0
-        parts: list[bytes] = []
-        for frame in frames:
-            parts.append(frame)
-            size += len(frame)
-            if size >= PART_BYTES or time.perf_counter() - began > _SLICE:
-                break
-        if not parts:
-            return
-        took = time.perf_counter() - began
-        yield b"".join(parts)
-        await asyncio.sleep(min(took, 10 * _SLICE))

@@ -19,6 +19,7 @@ from store.mvcc.machine import StoreMachine
 from store.mvcc.outcomes import Outcome
 from store.raft.interface import Raft, RaftUnavailable
 from store.server.quota import Quota
+from store.server.turns import Turns
 
 # What clients take the server for: the API of etcd 3.5, without its authentication (certificates do that here).
 API_VERSION = "3.5.0"
@@ -53,6 +54,7 @@ class Core:
         self.machine = machine
         self.cluster_id = number_of(cluster_name)
         self.quota = Quota(raft, machine, quota_bytes)
+        self.turns = Turns()
 
     def header(self, revision: int | None = None) -> kv_pb2.ResponseHeader:
         """The head of an answer that was made at `revision` (None: now)."""

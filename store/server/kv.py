@@ -10,8 +10,9 @@ from store.mvcc.errors import StoreError
 from store.mvcc.outcomes import CompactOutcome, DeleteOutcome, PutOutcome, RangeOutcome, TxnOutcome
 from store.mvcc.ranges import check_range
 from store.mvcc.txn import check_delete, check_put, check_txn
-from store.server.convert import delete_response, encode_range, put_response, txn_response
+from store.server.convert import delete_response, put_response, txn_response
 from store.server.core import Context, Core, Guard, Refused, handlers, require
+from store.server.reading import encode, find
 
 SERVICE = "etcdserverpb.KV"
 
@@ -42,8 +43,8 @@ class KvService:
         require(check_range(request))
         if not request.serializable:
             await self._core.raft.read_barrier()
-        outcome = _checked(self._core.machine.range(request))
-        return encode_range(outcome, self._core.header(outcome.revision))
+        outcome = _checked(await find(self._core, request))
+        return await encode(self._core, outcome, self._core.header(outcome.revision))
 
     async def put(self, request: kv_pb2.PutRequest, context: Context) -> kv_pb2.PutResponse:
         """Set a key."""

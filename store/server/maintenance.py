@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
 from typing import Any, NoReturn
 
 from google.protobuf.message import Message
@@ -12,12 +13,12 @@ from google.protobuf.message import Message
 from kybern.pb.etcd import maintenance_pb2 as pb
 from kybern.pb.v1.store_pipe_pb2 import StoreCommand
 from store.mvcc.alarms import NOSPACE, Alarm
-from store.mvcc.dump import dump
 from store.mvcc.errors import StoreError
 from store.mvcc.outcomes import AlarmOutcome
-from store.mvcc.ranges import check_revision
+from store.mvcc.walks import Checksum, checksum
 from store.server.cluster import etcds_errors
-from store.server.core import API_VERSION, Context, Core, Guard, Refused, handlers, require
+from store.server.copies import ClientDump
+from store.server.core import API_VERSION, Context, Core, Guard, Refused, handlers
 
 SERVICE = "etcdserverpb.Maintenance"
 
@@ -92,33 +93,43 @@ class MaintenanceService:
 
     async def hash(self, request: pb.HashRequest, context: Context) -> pb.HashResponse:
         """Checksum of all that is kept."""
-        keys = self._core.machine.keys
-        return pb.HashResponse(header=self._core.header(), hash=keys.checksum(keys.revision))
+        found = await self._checksum(0)
+        return pb.HashResponse(header=self._core.header(found.revision), hash=found.crc)
 
     async def hash_kv(self, request: pb.HashKVRequest, context: Context) -> pb.HashKVResponse:
         """Checksum of the keys up to a revision."""
-        keys = self._core.machine.keys
-        require(check_revision(keys, request.revision))
-        revision = request.revision or keys.revision
+        found = await self._checksum(request.revision)
         return pb.HashKVResponse(
             header=self._core.header(),
-            hash=keys.checksum(revision),
-            compact_revision=keys.compacted or -1,
-            hash_revision=revision,
+            hash=found.crc,
+            compact_revision=found.compacted or -1,
+            hash_revision=found.revision,
         )
 
+    async def _checksum(self, revision: int) -> Checksum:
+        core = self._core
+        found = await core.turns.run(lambda: checksum(core.machine.keys, revision))
+        if isinstance(found, StoreError):
+            raise Refused(found)
+        return found
+
     async def snapshot(self, request: pb.SnapshotRequest, context: Context) -> AsyncIterator[Message]:
-        """A dump (`store.mvcc.dump`), filled up with zeros to whole blocks, and its SHA-256."""
+        """A dump (`store.mvcc.dump`), filled up with zeros to whole blocks, and its SHA-256.
+
+        Raises:
+            Refused: when it is read too slowly, or the state was replaced (`store.server.copies`).
+        """
         digest = hashlib.sha256()
         sent = 0
         remaining = self._core.machine.keys.bytes
-        for portion in dump(self._core.machine):
-            digest.update(portion)
-            sent += len(portion)
-            remaining = max(1, remaining - len(portion))
-            yield self._piece(portion, remaining)
-            # Portions are made as they are sent; others have their turn in between.
-            await asyncio.sleep(0)
+        with closing(ClientDump(self._core.machine)) as portions:
+            for portion in portions:
+                digest.update(portion)
+                sent += len(portion)
+                remaining = max(1, remaining - len(portion))
+                yield self._piece(portion, remaining)
+                # Portions are made as they are sent; others have their turn in between.
+                await asyncio.sleep(0)
         fill = bytes(-sent % _SNAPSHOT_BLOCK)
         digest.update(fill)
         yield self._piece(fill + digest.digest(), 0)

@@ -18,11 +18,12 @@ from google.protobuf.message import DecodeError
 from kybern.pb.etcd import kv_pb2
 from kybern.pb.v1 import store_pipe_pb2 as pb
 from store.mvcc.errors import EMPTY_KEY, TOO_LARGE, StoreError
-from store.mvcc.outcomes import BatchOutcome, CallOutcome, PutOutcome, RangeOutcome, SwapOutcome, TxnOutcome
+from store.mvcc.outcomes import BatchOutcome, CallOutcome, PutOutcome, SwapOutcome, TxnOutcome
 from store.mvcc.ranges import check_range
 from store.raft.interface import RaftUnavailable
-from store.server.convert import encode_range, txn_response
+from store.server.convert import txn_response
 from store.server.core import MAX_REQUEST, Context, Core, Guard, Refused, handlers
+from store.server.reading import encode, find
 from store.watch.events import key_value
 
 log = logging.getLogger(__name__)
@@ -124,7 +125,16 @@ class PipeService:
                 await self._core.raft.read_barrier()
             except RaftUnavailable:
                 return _encode([_error(call.id, self._core.unavailable()) for call in calls])
-        return b"".join([_range_reply(call.id, self._core.machine.range(call.range)) for call in calls])
+        return b"".join([await self._range(call.id, call.range) for call in calls])
+
+    async def _range(self, number: int, request: kv_pb2.RangeRequest) -> bytes:
+        """A `PipeResponse` of the answer to one read alone, around what is encoded already."""
+        outcome = await find(self._core, request)
+        if isinstance(outcome, StoreError):
+            return _encode([_error(number, outcome)])
+        encoded = await encode(self._core, outcome)
+        reply = pb.PipeReply(id=number).SerializeToString() + _RANGE_TAG + varint(len(encoded)) + encoded
+        return _REPLY_TAG + varint(len(reply)) + reply
 
 
 class _PlainReply:
@@ -247,15 +257,6 @@ def _reply(number: int, outcome: CallOutcome) -> pb.PipeReply:
             return pb.PipeReply(id=number, swap=pb.SwapReply(revision=revision, succeeded=succeeded, current=shown))
         case TxnOutcome():
             return pb.PipeReply(id=number, txn=txn_response(outcome))
-
-
-def _range_reply(number: int, outcome: RangeOutcome | StoreError) -> bytes:
-    """A `PipeResponse` of this answer alone, around what is encoded already."""
-    if isinstance(outcome, StoreError):
-        return _encode([_error(number, outcome)])
-    encoded = encode_range(outcome)
-    reply = pb.PipeReply(id=number).SerializeToString() + _RANGE_TAG + varint(len(encoded)) + encoded
-    return _REPLY_TAG + varint(len(reply)) + reply
 
 
 def _error(number: int, error: StoreError) -> pb.PipeReply:

@@ -1,8 +1,9 @@
-"""`/metrics` and `/health` of a member, and who may ask."""
+"""`/metrics`, `/health` and `/lag` of a member, and who may ask."""
 
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -59,6 +60,29 @@ async def test_metrics_are_the_members_figures(running: Running, certificates: C
     assert float(found["process_resident_memory_bytes"]) > 0
 
 
+async def test_delays_of_the_loop_are_told(running: Running, certificates: Certificates) -> None:
+    config, _, _ = running
+    await get(config, certificates.master(), "/lag")
+    # A turn that takes long, and then rounds enough for the timer to see it.
+    used = time.thread_time()
+    while time.thread_time() - used < 0.06:
+        pass
+    for _ in range(2):
+        status, text = await get(config, certificates.master(), "/metrics")
+    assert status == 200
+    found = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert float(found["kybern_store_loop_turn_worst_cpu_seconds"]) >= 0.06
+    assert float(found["kybern_store_loop_lag_worst_seconds"]) >= 0.05
+    count = float(found["kybern_store_loop_lag_seconds_count"])
+    assert count == float(found['kybern_store_loop_lag_seconds_bucket{le="+Inf"}'])
+    assert float(found['kybern_store_loop_lag_seconds_bucket{le="0.025"}']) < count
+    status, text = await get(config, certificates.master(), "/lag")
+    assert status == 200
+    assert msgspec.json.decode(text)["cpu"] >= 0.06
+    status, text = await get(config, certificates.master(), "/lag")
+    assert set(msgspec.json.decode(text)) == {"late", "late_cpu", "cpu"}
+
+
 async def test_health_says_what_is_wrong(running: Running, certificates: Certificates) -> None:
     config, member, raft = running
     tls = certificates.master()
@@ -74,7 +98,7 @@ async def test_health_says_what_is_wrong(running: Running, certificates: Certifi
 async def test_members_and_masters_are_served_and_no_others(running: Running, certificates: Certificates) -> None:
     config, _, _ = running
     assert (await get(config, config.tls, "/metrics"))[0] == 200
-    for path in ("/metrics", "/health", "/absent"):
+    for path in ("/metrics", "/health", "/lag", "/absent"):
         status, text = await get(config, certificates.issue("n1", "system:nodes"), path)
         assert status == 403
         assert "kybern_store" not in text

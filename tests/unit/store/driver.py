@@ -8,6 +8,7 @@ from kybern.pb.etcd import kv_pb2, lease_pb2
 from kybern.pb.v1.store_pipe_pb2 import PipeCall, PipeRequest, StoreCommand, StoreLeaseRevoke
 from store.mvcc.machine import StoreMachine
 from store.mvcc.outcomes import RangeOutcome
+from store.mvcc.walks import checksum, finish
 from store.raft.interface import Applied
 
 
@@ -99,3 +100,8 @@ class Driver:
     @property
     def revision(self) -> int:
         return self.machine.keys.revision
+
+    @property
+    def checksum(self) -> Any:
+        """Of all that is kept."""
+        return finish(checksum(self.machine.keys))

@@ -59,6 +59,29 @@ async def test_followers_that_the_log_does_not_reach_get_a_snapshot(tmp_path: Pa
     await group.stop()
 
 
+async def test_a_member_that_stops_leaves_little_to_be_applied_again(tmp_path: Path) -> None:
+    group = Group([changed(config, snapshot_log_bytes=64 << 10) for config in configurations(tmp_path)])
+    await group.start()
+    await _propose(await group.leader(), "few", 20)
+    await group.level()
+    await group.stop()
+    folders = [tmp_path / name / "snapshot" for name in group.configs]
+    assert [len(list(folder.glob("*.snap"))) for folder in folders] == [0, 0, 0], "not worth it"
+    await group.start()
+    # Above a quarter of what makes a snapshot due while the member runs.
+    await _propose(await group.leader(), "more", 200)
+    commands = await group.level()
+    assert all(node.metrics()["snapshots_taken"] == 0 for node in group.nodes.values())
+    await group.stop()
+    assert [len(list(folder.glob("*.snap"))) for folder in folders] == [1, 1, 1]
+    await group.start()
+    await _propose(await group.leader(), "last", 1)
+    assert (await group.level())[:220] == commands
+    for node in group.nodes.values():
+        assert node.metrics()["commands_applied"] <= 20
+    await group.stop()
+
+
 async def test_a_corrupt_snapshot_refuses_to_start(tmp_path: Path) -> None:
     [config] = configurations(tmp_path, count=1)
     group = Group([changed(config, **_OFTEN)])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 
+import msgspec
 import pytest
 
 from store.mvcc.dump import BadDump, dump, load
 from store.mvcc.machine import StoreMachine
-from tests.unit.store.driver import Driver, delete, put, read, txn
+from store.mvcc.walks import StateReplaced
+from tests.unit.store.driver import Driver, delete, put, read, txn, version_is
 
 
 def filled() -> Driver:
@@ -37,7 +39,7 @@ def test_a_copy_goes_on_as_the_original() -> None:
         step.revoke(5)
         step.compact(1000)
     assert copy.revision == store.revision
-    assert copy.machine.keys.checksum(copy.revision) == store.machine.keys.checksum(store.revision)
+    assert copy.checksum == store.checksum
     assert copy.machine.keys.bytes == store.machine.keys.bytes
     assert b"".join(dump(copy.machine)) == b"".join(dump(store.machine))
     again = {1: txn(put(b"a", b"1")), 2: txn(put(b"a", lease=404))}
@@ -76,7 +78,7 @@ def test_compaction_goes_on_when_the_dump_has_ended() -> None:
         step.compact(1203)
     # Nothing shows that the records are still there.
     assert len(store.machine.keys.log) > len(other.machine.keys.log)
-    assert store.machine.keys.checksum(store.revision) == other.machine.keys.checksum(other.revision)
+    assert store.checksum == other.checksum
     assert store.items(revision=1203) == other.items(revision=1203)
     list(portions)
     unfinished.close()
@@ -131,3 +133,46 @@ def test_what_is_not_a_dump_is_refused_and_changes_nothing() -> None:
             load(machine, [bad])
         assert machine.keys.revision == 1
         assert len(machine.keys.live) == 0
+
+
+def test_a_frame_is_not_large_though_its_values_are() -> None:
+    store = Driver()
+    value = bytes(1 << 20)
+    for n in range(6):
+        store.do(put(b"k%d" % n, value))
+    store.batch(1, {n: txn(when=(version_is(b"k0", 7),), otherwise=(read(b"k0"),)) for n in range(1, 7)})
+    frames = list(dump(store.machine))
+    assert max(map(len, frames)) < 2 * len(value)
+    copy = Driver()
+    load(copy.machine, frames)
+    assert copy.checksum == store.checksum
+    assert list(dump(copy.machine)) == frames
+    assert len(copy.machine.sessions.sessions[1].outcomes) == 6
+
+
+def test_dumps_of_the_format_before_are_read() -> None:
+    store = filled()
+    for client in (11, 12):
+        store.batch(client, {n: txn(put(b"s%d" % n, b"")) for n in range(1, 4)}, answered_below=2)
+    frames = list(dump(store.machine))
+    items = [msgspec.msgpack.decode(frame[4:]) for frame in frames]
+    items[0]["format"] = 2
+    # All of a session's outcomes, and several sessions, stood in one frame.
+    sessions = [row for kind, rows in items[1:] if kind == "sessions" for row in rows]
+    assert [row[0] for row in sessions] == [9, 11, 12]
+    items = [items[0], *(item for item in items[1:-1] if item[0] != "sessions"), ["sessions", sessions], items[-1]]
+    encoded = [msgspec.msgpack.encode(item) for item in items]
+    copy = StoreMachine()
+    load(copy, [len(part).to_bytes(4, "big") + part for part in encoded])
+    assert b"".join(dump(copy)) == b"".join(frames)
+
+
+def test_a_dump_ends_when_its_state_was_replaced() -> None:
+    store = filled()
+    portions = dump(store.machine)
+    next(portions)
+    load(store.machine, list(dump(filled().machine)))
+    with pytest.raises(StateReplaced):
+        list(portions)
+    store.compact(store.revision)
+    assert store.machine.keys.superfluous == 0, "nothing holds up compaction any more"

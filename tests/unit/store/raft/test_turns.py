@@ -1,0 +1,62 @@
+"""How much a member does in one turn of its loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import Mock
+
+from kybern.config.models import StoreConfig, Tls
+from store.raft.entries import Run, encode_group
+from store.raft.interface import Applied, Loading
+from store.raft.node import RaftNode
+
+FILE = Path("/nonexistent")
+
+
+class Counter:
+    """A machine that counts."""
+
+    def __init__(self) -> None:
+        self.applied = 0
+
+    def apply(self, command: bytes, applied: Applied) -> object:
+        self.applied += 1
+        return None
+
+    def caught_up(self) -> None:
+        """Nobody waits."""
+
+    def dump(self) -> Iterator[bytes]:
+        return iter(())
+
+    def load(self) -> Loading:
+        raise AssertionError("nothing is loaded here")
+
+
+def cost(*commands: bytes) -> int:
+    """What an entry of these commands takes of a turn."""
+    config = StoreConfig(
+        name="s1",
+        data_dir=FILE,
+        client_address="127.0.0.1:1",
+        peer_address="127.0.0.1:2",
+        members={"s1": "127.0.0.1:2"},
+        clients={},
+        tls=Tls(FILE, FILE, FILE),
+    )
+    node = RaftNode(config, transport=Mock())
+    machine = node._machine = Counter()
+    found = node.apply(2, 1, encode_group(1000, [Run(1, 1, commands)]))
+    assert machine.applied == len(commands)
+    return found
+
+
+def test_small_commands_count_by_their_number() -> None:
+    assert cost(*[b"x" * 100] * 50) == 50
+
+
+def test_a_batch_of_transactions_takes_as_much_of_a_turn_as_its_bytes() -> None:
+    # One command with many transactions is not one command's worth of work.
+    assert cost(bytes(512 * 1024)) >= 1024
+    assert cost(*[bytes(4096)] * 10) >= 80

@@ -102,6 +102,10 @@ class HardenedRaft(ElectingRaft):
         """Do what is due: elections, commit, apply, append, send."""
         self._onTick(0.0)
 
+    def append_waiting(self) -> None:
+        """As the leader, append what waits and send it: the part of a tick that a proposal needs."""
+        self._checkCommandsToApply()
+
     def receive(self, peer: str, message: messages.Message) -> None:
         """Handle a peer's message.
 

@@ -74,6 +74,17 @@ class Hooks(Protocol):
         ...
 
 
+class Peer(Node):
+    """A member, as PySyncObj knows it: one object each, so that it is itself and its hash that of any object.
+
+    PySyncObj's own are compared and hashed by what they hold, in Python, a hundred times a tick.
+    """
+
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+    __ne__ = object.__ne__
+
+
 class _NullPoller:
     """PySyncObj polls sockets at the end of a tick; ours are the loop's."""
 
@@ -100,7 +111,7 @@ class ElectingRaft(SyncObj):
         self._timing = timing
         self._name = name
         self.configurations = configurations
-        self._nodes: dict[str, Node] = {}
+        self._nodes: dict[str, Peer] = {}
         self._votes_itself = False
         # How far the last leader that was heard had committed.
         self.leader_commit = 0
@@ -114,7 +125,7 @@ class ElectingRaft(SyncObj):
         self.may_lead = True
         self._raft_transport = RaftTransport(wire)
         conf = _conf(timing, self._state_changed)
-        super().__init__(Node(name), [], conf, transport=self._raft_transport, nodeClass=Node)
+        super().__init__(self._node(name), [], conf, transport=self._raft_transport, nodeClass=Peer)
         self._poller: Any = _NullPoller()
         vote = votes.load_vote()
         self._SyncObj__raftLog: Any = LogView(journal, configurations, self._configure)
@@ -129,10 +140,10 @@ class ElectingRaft(SyncObj):
 
     # --- the group
 
-    def _node(self, peer: str) -> Node:
+    def _node(self, peer: str) -> Peer:
         node = self._nodes.get(peer)
         if node is None:
-            node = self._nodes[peer] = Node(peer)
+            node = self._nodes[peer] = Peer(peer)
         return node
 
     def _configure(self) -> None:

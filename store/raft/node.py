@@ -100,6 +100,8 @@ class RaftNode:
         self._timer: asyncio.TimerHandle | None = None
         self._reminder: asyncio.TimerHandle | None = None
         self._turning = False
+        # Whether the next turn is for more than proposals, and whether it is the timer's.
+        self._whole = True
         self._timely = False
         self._deposed = asyncio.Event()
         self._heard = asyncio.Event()
@@ -238,7 +240,7 @@ class RaftNode:
         self._counters["proposals"] += 1
         raft = self._raft
         if raft is None or not raft.leads or raft.appends_now(self._proposals.to_append):
-            self.kick()
+            self._soon()
         return await future
 
     async def read_barrier(self) -> None:
@@ -341,7 +343,11 @@ class RaftNode:
     # --- turns
 
     def kick(self) -> None:
-        """Run a turn in the loop's next round, once."""
+        """Run a whole turn in the loop's next round, once."""
+        self._whole = True
+        self._soon()
+
+    def _soon(self) -> None:
         if not self._turning and self._loop is not None:
             self._turning = True
             self._loop.call_soon(self._turn)
@@ -358,8 +364,12 @@ class RaftNode:
         if not self._running or raft is None or disk is None:
             return
         raft.may_lead = disk.healthy and not raft.paused
+        whole, self._whole = self._whole, False
         try:
-            raft.tick()
+            if whole:
+                raft.tick()
+            else:
+                raft.append_waiting()
         except CorruptJournal as error:
             self._fail(error)
             return
@@ -367,6 +377,9 @@ class RaftNode:
             self._vote_not_saved(error)
         if self._proposals.waiting:
             self._forward(raft)
+        if not whole:
+            disk.pump()
+            return
         now = self._clock.monotonic()
         self._reads.advance(raft, raft.applied_index, now)
         timely, self._timely = self._timely, False

@@ -327,9 +327,26 @@ def test_a_commit_is_news_and_confirms_nothing(rig: HardenedRig) -> None:
     rig.out.clear()
     rig.deliver("b", acknowledge(term, 3, sequence=sent))
     rig.tick()
+    # They wait a moment for entries that they can go with, unless somebody waits for them.
+    assert rig.replies("b", "append_entries") == []
+    assert rig.reminded == 1
+    rig.hardened.news_awaited = True
+    rig.tick()
     news = rig.replies("b", "append_entries")
     assert [(one["sequence"], one["commit_index"], one["entries"]) for one in news] == [(0, 2, [])]
     assert rig.hardened.append_sequence == sent
+
+
+def test_news_of_a_commit_go_with_the_next_entries(rig: HardenedRig) -> None:
+    term = elect(rig)
+    rig.tick()
+    rig.deliver("b", acknowledge(term, 3, sequence=rig.hardened.append_sequence))
+    rig.out.clear()
+    rig.groups = [b"\x00one"]
+    rig.tick()
+    [message] = rig.replies("b", "append_entries")
+    assert (message["commit_index"], len(message["entries"])) == (2, 1)
+    assert rig.reminded == 0
 
 
 def test_an_acknowledgement_that_a_later_term_overtook_is_not_sent(slow_rig: HardenedRig) -> None:

@@ -48,6 +48,9 @@ class Progress:
     answered: int = 0
     # Resets that answer appends up to here are stale: the follower was sent other entries since.
     reset_floor: int = 0
+    # The append that asked whether the follower has the last entry that it had acknowledged, and which one that was.
+    probe: int = 0
+    probe_index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +284,7 @@ class HardenedRaft(ElectingRaft):
     # Repairs: nothing tells replies of an earlier leadership from those of this one.
     def _SyncObj__onBecomeLeader(self) -> None:
         for progress in self._progress.values():
-            progress.sent_commit = progress.answered = 0
+            progress.sent_commit = progress.answered = progress.probe = 0
             progress.reset_floor = self.append_sequence
         self._behind.clear()
         self._last_clock_ms = self._clock_in_log()
@@ -442,7 +445,7 @@ class HardenedRaft(ElectingRaft):
         following = self._SyncObj__raftNextIndex
         before = following[node]
         if message["reset"]:
-            message = message | {"next_node_idx": self._step_back(node, message["next_node_idx"])}
+            message = message | {"next_node_idx": self._step_back(node, message["next_node_idx"], sequence)}
             progress.reset_floor = self.append_sequence
         super()._SyncObj__onMessageReceived(node, message)
         if not message["reset"]:
@@ -451,11 +454,17 @@ class HardenedRaft(ElectingRaft):
         if message["reset"] or following[node] <= self.journal.last_index or self._may_advance():
             self._hooks.kick()
 
-    def _step_back(self, node: Node, next_index: int) -> int:
-        match = self._SyncObj__raftMatchIndex
+    def _step_back(self, node: Node, next_index: int, sequence: int) -> int:
+        """From where on to send, after a reset that names `next_index` and answers the append `sequence`."""
+        match, progress = self._SyncObj__raftMatchIndex, self._progress[node]
         if next_index <= match[node]:
-            log.error("%s lost entries from %d on that it had acknowledged up to %d", node, next_index, match[node])
-            match[node] = next_index - 1
+            if sequence == progress.probe and match[node] == progress.probe_index:
+                log.error("%s lost entries from %d on that it had acknowledged up to %d", node, next_index, match[node])
+                match[node] = next_index - 1
+            else:
+                # Nothing is lost: it stepped over all of a term, or an acknowledgement overtook this reply. If it is
+                # all the same, the next append finds out: it asks for the last entry that was acknowledged.
+                next_index = match[node] + 1
         if next_index <= self.journal.base_index:
             self._behind.add(node)
         return max(next_index, self.journal.base_index + 1)
@@ -529,6 +538,13 @@ class HardenedRaft(ElectingRaft):
                 # Too much waits for this peer: nextIndex stays, and the connection calls when there is room.
                 return
             self.append_sequence = max(self.append_sequence, sequence)
+            match = self._SyncObj__raftMatchIndex[node]
+            if (
+                sequence
+                and first - 1 == match
+                and (progress.probe <= progress.answered or progress.probe_index != match)
+            ):
+                progress.probe, progress.probe_index = sequence, match
             following[node] = first + len(entries)
             progress.sent_commit = self.commit_index
             even_empty = False

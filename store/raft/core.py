@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 MAX_UNCOMMITTED = 4
 # Payload of one append; a larger single entry goes alone and whole.
 _APPEND_BYTES = 1 << 20
+# Payload that one turn sends a follower, but for one large entry: encryption takes the loop's time.
+_TURN_BYTES = 2 << 20
 # A follower whose disk is this far behind takes nothing more until it has caught up.
 _MAX_PENDING_BYTES = 64 << 20
 # About how many commands are applied in one tick, so that a replay does not hold up heartbeats.
@@ -529,7 +531,11 @@ class HardenedRaft(ElectingRaft):
                 self._transport_send(node, self._append_message(journal.base_index + 1, [], self.append_sequence + 1))
                 self.append_sequence += 1
             return
+        sent = 0
         while following[node] <= journal.last_index or even_empty or progress.sent_commit < self.commit_index:
+            if sent >= _TURN_BYTES:
+                self._hooks.kick()
+                return
             first = following[node]
             entries = journal.entries(first, _APPEND_BYTES) if first <= journal.last_index else []
             # News of what is committed alone need no answer: 0 asks for none.
@@ -546,6 +552,7 @@ class HardenedRaft(ElectingRaft):
             ):
                 progress.probe, progress.probe_index = sequence, match
             following[node] = first + len(entries)
+            sent += sum(len(payload) for _, _, payload in entries)
             progress.sent_commit = self.commit_index
             even_empty = False
 

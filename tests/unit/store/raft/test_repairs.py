@@ -447,6 +447,23 @@ def test_an_entry_of_any_size_goes_whole(either: Rig) -> None:
     assert all(message["term"] == term for message in sent)
 
 
+def test_a_turn_sends_no_more_than_the_loop_has_time_for(rig: HardenedRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    kicks: list[int] = []
+    monkeypatch.setattr(rig, "kick", lambda: kicks.append(1))
+    elect(rig)
+    rig.out.clear()
+    rig.groups += [b"\0" + bytes(1_500_000) for _ in range(3)]
+    # So that there is room for all three: the no-op and what comes with it are acknowledged.
+    rig.deliver("c", acknowledge(rig.hardened.term, rig.journal.last_index + 1))
+    for expected in (2, 1, 0):
+        kicks.clear()
+        rig.out.clear()
+        rig.tick()
+        sent = [len(message["entries"]) for message in rig.replies("b", "append_entries")]
+        assert sum(sent) == expected
+        assert bool(kicks) or expected < 2
+
+
 def test_a_follower_that_takes_nothing_is_not_sent_past(rig: HardenedRig) -> None:
     elect(rig)
     node = rig.hardened._nodes["b"]

@@ -50,6 +50,8 @@ class Progress:
     answered: int = 0
     # Resets that answer appends up to here are stale: the follower was sent other entries since.
     reset_floor: int = 0
+    # Replies to appends up to here are of another member, which had the name before.
+    since: int = 0
     # The append that asked whether the follower has the last entry that it had acknowledged, and which one that was.
     probe: int = 0
     probe_index: int = 0
@@ -168,7 +170,8 @@ class HardenedRaft(ElectingRaft):
 
     def restored(self, index: int, now_ms: int) -> None:
         """A snapshot has given the state as of the entry `index`, stamped `now_ms`; the log reaches that far."""
-        self._SyncObj__raftCommitIndex = max(self.commit_index, index)
+        # What was known of later entries went with them, if the log has ended with the snapshot's since.
+        self._SyncObj__raftCommitIndex = max(min(self.commit_index, self.journal.last_index), index)
         self._SyncObj__raftLastApplied = index
         self._last_clock_ms = max(self._last_clock_ms, now_ms)
         self._clock_floor = max(self._clock_floor, now_ms)
@@ -212,7 +215,7 @@ class HardenedRaft(ElectingRaft):
         for node in members:
             if node in self._progress:
                 continue
-            self._progress[node] = Progress(reset_floor=self.append_sequence)
+            self._progress[node] = Progress(reset_floor=self.append_sequence, since=self.append_sequence)
             self._SyncObj__raftNextIndex[node] = self.journal.last_index + 1
             self._SyncObj__raftMatchIndex[node] = 0
             self._SyncObj__lastResponseTime[node] = stock.monotonicTime()
@@ -261,6 +264,8 @@ class HardenedRaft(ElectingRaft):
         self._commit_before = self.commit_index
         self._commit_from = 0
         try:
+            if not self.may_lead:
+                self.abstain()
             self._consider_election()
             if self._isLeader():
                 self._skip_older_terms()
@@ -428,7 +433,8 @@ class HardenedRaft(ElectingRaft):
             self._follow_term(message["term"])
             return
         sequence = message["sequence"]
-        if not self._isLeader() or message["term"] < self.term or sequence > self.append_sequence:
+        known = progress.since < sequence <= self.append_sequence
+        if not self._isLeader() or message["term"] < self.term or not known:
             self.stale_replies += 1
             return
         if message["reset"] and (sequence <= progress.reset_floor or sequence < progress.answered):

@@ -277,6 +277,11 @@ class Snapshots:
             self._owner.snapshot_failed(StartupError(f"the leader's snapshot cannot be loaded: {error}"))
             raise CorruptSnapshot(self._directory.incoming, 0, str(error)) from error
         await self._settle()
+        if raft.leads:
+            log.info("this member leads by now, so it has all that the snapshot up to entry %d has", header.index)
+            return
+        # Nor shall it begin to, by votes that are on their way: its log may end earlier in a moment.
+        raft.abstain()
         raft.paused = True
         try:
             await disk.hold()

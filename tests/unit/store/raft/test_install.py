@@ -12,12 +12,11 @@ import pytest
 
 from kybern.config.models import StoreConfig
 from store.raft import messages
-from store.raft.configuration import Configuration
 from store.raft.disk import DiskWriter
 from store.raft.interface import StateMachine
 from store.raft.snapshots import Header, SnapshotWriter
 from store.raft.snapshotting import Owner, Snapshots
-from tests.unit.store.raft.rig import HardenedRig, Time, append
+from tests.unit.store.raft.rig import HardenedRig, Time, append, elect, group
 
 
 class _Machine:
@@ -98,7 +97,7 @@ def follower(time: Time, tmp_path: Path) -> Follower:
     return Follower(time, tmp_path)
 
 
-_HEADER = Header("test", 20, 5, 17, 5000, Configuration())
+_HEADER = Header("test", 20, 5, 17, 5000, group("a", "b", "c"))
 
 
 async def test_log_and_state_are_those_of_the_snapshot(follower: Follower, tmp_path: Path) -> None:
@@ -125,10 +124,13 @@ async def test_what_was_acknowledged_while_the_snapshot_was_loaded_stays(followe
 
 async def test_what_no_disk_has_gives_way_to_the_snapshot(follower: Follower, tmp_path: Path) -> None:
     rig = follower.rig
-    rig.deliver("b", append(5, (1, 0), [(index, 5) for index in range(2, 23)], commit=1))
+    rig.deliver("b", append(5, (1, 0), [(index, 5) for index in range(2, 23)], commit=22))
     await follower.take(tmp_path / "theirs", _HEADER)
     assert follower.machine.replaced
     assert rig.log() == [(20, 5)]
+    # It comes again, and contradicts nothing, although it was known to be committed before.
+    rig.deliver("b", append(5, (20, 5), [(21, 5), (22, 5)], commit=22, sequence=2))
+    assert (rig.journal.last_index, rig.hardened.commit_index) == (22, 22)
     assert not any(reply["success"] and reply["next_node_idx"] > 2 for reply in rig.replies("b", "next_node_idx"))
 
 
@@ -138,4 +140,36 @@ async def test_entries_that_contradict_the_snapshot_give_way_to_it(follower: Fol
     rig.sync()
     await follower.take(tmp_path / "theirs", _HEADER)
     assert follower.machine.replaced
+    assert rig.log() == [(20, 5)]
+
+
+async def test_a_member_that_leads_meanwhile_keeps_its_log(follower: Follower, tmp_path: Path) -> None:
+    """It was sent more by another leader, and elected: all of that before its disk had any of it."""
+    rig = follower.rig
+
+    def leads() -> None:
+        rig.deliver("c", append(6, (1, 0), [*((i, 5) for i in range(2, 21)), (21, 6)], commit=1))
+        elect(rig)
+
+    follower.machine.meanwhile = leads
+    await follower.take(tmp_path / "theirs", _HEADER)
+    assert rig.hardened.leads
+    assert rig.log()[-2:] == [(21, 6), (22, 7)]
+    assert not follower.machine.replaced
+
+
+async def test_a_candidate_that_installs_is_none_any_more(follower: Follower, tmp_path: Path) -> None:
+    rig = follower.rig
+
+    def stands() -> None:
+        rig.raft._SyncObj__raftElectionDeadline = 0.0
+        rig.tick()
+        rig.deliver("c", {"type": "response_vote", "trial": True, "term": 6, "granted": True, "voter_term": 5})
+        rig.tick()
+        assert rig.replies("c", "request_vote")[-1]["term"] == 6
+
+    follower.machine.meanwhile = stands
+    await follower.take(tmp_path / "theirs", _HEADER)
+    rig.deliver("c", {"type": "response_vote", "term": 6, "granted": True, "voter_term": 6})
+    assert not rig.hardened.leads
     assert rig.log() == [(20, 5)]

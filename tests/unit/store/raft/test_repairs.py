@@ -353,6 +353,19 @@ def test_a_member_without_a_disk_does_not_stand_for_election(rig: HardenedRig) -
     assert [message for _, message in rig.out if message["type"] == "request_vote"] == []
 
 
+def test_a_candidate_whose_disk_takes_nothing_does_not_stay_the_leader(rig: HardenedRig) -> None:
+    rig.raft._SyncObj__raftElectionDeadline = 0.0
+    rig.tick()
+    rig.deliver("c", {"type": "response_vote", "trial": True, "term": 1, "granted": True, "voter_term": 0})
+    rig.tick()
+    rig.hardened.may_lead = False
+    rig.deliver("c", {"type": "response_vote", "term": 1, "granted": True, "voter_term": 1})
+    rig.tick()
+    # It would commit nothing, and its heartbeats would keep the others from an election.
+    assert not rig.hardened.leads
+    assert rig.leadership == [True, False]
+
+
 # --- the disk
 
 

@@ -1,4 +1,7 @@
-"""Health and reflection for some certificates alone: gRPC's own services ask nobody who they are."""
+"""How services are added to a server: without what gRPC makes every call pay for it, and behind admission if need be.
+
+gRPC's own services, health and reflection, ask nobody who they are.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Admit = Callable[[Context], Awaitable[None]]
 
 
-class GrpcServices:
-    """Stands for a server where gRPC's own services are added to it.
+class GenericServices:
+    """Stands for a server where generated code adds a servicer to it; with `admit` its methods are behind that.
 
-    With `admit` their methods are behind it. They are not made known to gRPC's core by name, as its helpers would do:
-    grpc.aio then waits for calls of each such method by itself, and every call of any method pays for every one of
-    them. An interceptor, the usual way to admit, would cost each call of the busy services too.
+    Methods are not made known to gRPC's core by name, as generated code would do: grpc.aio then waits for calls of each
+    such method by itself, and every call of any method pays for every one of them. An interceptor, the usual way to
+    admit, would cost each call of every service too.
     """
 
     def __init__(self, server: grpc.aio.Server, admit: Admit | None) -> None:

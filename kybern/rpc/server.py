@@ -13,12 +13,12 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from kybern.config.models import Tls
 from kybern.daemon import StartupError
-from kybern.rpc.admission import Admit, GrpcServices
+from kybern.rpc.admission import Admit, GenericServices
 from kybern.rpc.credentials import KEEPALIVE_OPTIONS, server_credentials
 
 
 class RpcServer:
-    """A grpc.aio server with health and reflection; add servicers to `grpc`, then `start`."""
+    """A grpc.aio server with health and reflection; add servicers to `services` or handlers to `grpc`, then `start`."""
 
     def __init__(
         self,
@@ -44,10 +44,13 @@ class RpcServer:
             ],
         )
         self._health = health.aio.HealthServicer()
-        services_of_grpc: Any = GrpcServices(self.grpc, admit)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, services_of_grpc)
         names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection.aio.ReflectionServicer(names), services_of_grpc)
+        admitted: Any = GenericServices(self.grpc, admit)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, admitted)
+        add_reflection: Any = reflection_pb2_grpc.add_ServerReflectionServicer_to_server
+        add_reflection(reflection.aio.ReflectionServicer(names), admitted)
+        # What generated code adds servicers to.
+        self.services: Any = GenericServices(self.grpc, None)
 
     async def start(self) -> None:
         """Listen and serve.

@@ -15,5 +15,5 @@ _MOST_BYTES = 8 * 1024 * 1024
 def grpc_server(handlers: ApiHandlers, address: str, tls: Tls) -> RpcServer:
     """The server, not started yet; `start` raises StartupError when it cannot listen."""
     server = RpcServer(address, tls, [SERVICE_NAME], max_message=_MOST_BYTES)
-    objects_pb2_grpc.add_ObjectsServicer_to_server(ObjectsDoor(handlers), server.grpc)
+    objects_pb2_grpc.add_ObjectsServicer_to_server(ObjectsDoor(handlers), server.services)
     return server

@@ -171,7 +171,9 @@ class NodeAgentServer:
 
     def __init__(self, address: str, tls: Tls, runtime: Runtime, *, clock: Clock | None = None) -> None:
         self._server = RpcServer(address, tls, [SERVICE])
-        node_agent_pb2_grpc.add_NodeAgentServicer_to_server(NodeAgentService(runtime, clock=clock), self._server.grpc)
+        node_agent_pb2_grpc.add_NodeAgentServicer_to_server(
+            NodeAgentService(runtime, clock=clock), self._server.services
+        )
 
     async def start(self) -> None:
         """Listen and serve.

@@ -10,9 +10,10 @@ from here shows whether that has been done yet.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from heapq import merge
 from itertools import islice
+from typing import Any
 
 from sortedcontainers import SortedDict
 
@@ -22,7 +23,7 @@ from store.mvcc.records import NO_BOUND, ChangeLog, Record
 _RECORD_BYTES = 200
 # Records that are taken out at a time, so that no command waits for long: some ten milliseconds.
 _TRIM = 10_000
-_replace = dict.__setitem__
+_replace: Callable[[Any, bytes, Record], None] = dict.__setitem__
 
 
 class KeySpace:

@@ -162,9 +162,7 @@ class StoreMachine:
     def _batch(self, batch: store_pipe_pb2.StoreBatch) -> Outcome:
         if len(batch.ids) != len(batch.txns):
             return UNKNOWN_COMMAND
-        calls = [
-            store_pipe_pb2.PipeCall(id=number, txn=txn) for number, txn in zip(batch.ids, batch.txns, strict=True)
-        ]
+        calls = [store_pipe_pb2.PipeCall(id=number, txn=txn) for number, txn in zip(batch.ids, batch.txns, strict=True)]
         return self._calls(
             store_pipe_pb2.PipeRequest(client=batch.client, answered_below=batch.answered_below, calls=calls)
         )

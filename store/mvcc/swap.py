@@ -18,9 +18,7 @@ _EQUAL = kv_pb2.Compare.EQUAL
 _MOD = kv_pb2.Compare.MOD
 
 
-def compare_and_swap(
-    keys: KeySpace, leases: LeaseTable, request: store_pipe_pb2.Swap
-) -> SwapOutcome | StoreError:
+def compare_and_swap(keys: KeySpace, leases: LeaseTable, request: store_pipe_pb2.Swap) -> SwapOutcome | StoreError:
     """Do what a client of the pipe asks for."""
     key = request.key
     if not key:

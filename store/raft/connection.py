@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
 from collections.abc import Callable
 from typing import Protocol, cast
 
 from kybern.pki import Identity, identity_of_der
 from store.raft import messages
-from store.raft.messages import Hello, InvalidMessage, Message, Ping
+from store.raft.messages import LENGTH, Hello, InvalidMessage, Message, Ping
 
 log = logging.getLogger(__name__)
 
-_LENGTH = struct.Struct(">I")
 # Before a peer has said who it is, it may send no more than that.
 _MAX_HELLO_BYTES = 4096
+# Bytes that come in many small parts are put together earlier.
+_MAX_PARTS = 512
 # What may wait for a peer; more is not taken, and Raft sends it again.
 MAX_BUFFERED_BYTES = 4 << 20
 
@@ -69,7 +69,9 @@ class Connection(asyncio.Protocol):
         self._now = now
         self._transport: asyncio.Transport | None = None
         self._identity = Identity("")
-        self._buffer = bytearray()
+        # Of a frame that is not whole, which is put together once, and how many bytes of it are still to come.
+        self._parts: list[bytes] = []
+        self._missing = 0
         self._refused = False
         self.peer = ""
         # What the peer said of itself; its name is that of its certificate.
@@ -86,8 +88,7 @@ class Connection(asyncio.Protocol):
         if transport.get_write_buffer_size() > MAX_BUFFERED_BYTES:
             self._refused = True
             return False
-        data = messages.encode(message)
-        transport.write(_LENGTH.pack(len(data)) + data)
+        transport.write(messages.encode_frame(message))
         self.sent = self._now()
         return True
 
@@ -134,26 +135,41 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take frames out of what came."""
         self.heard = self._now()
-        buffer = self._buffer
-        buffer += data
-        at = 0
+        if self._parts:
+            self._parts.append(data)
+            self._missing -= len(data)
+            if self._missing > 0 and len(self._parts) < _MAX_PARTS:
+                return
+            data = b"".join(self._parts)
+            self._parts.clear()
         try:
-            while len(buffer) - at >= _LENGTH.size:
-                (length,) = _LENGTH.unpack_from(buffer, at)
-                if length > (messages.MAX_FRAME_BYTES if self.peer else _MAX_HELLO_BYTES):
-                    raise InvalidMessage(f"a frame of {length} bytes")  # noqa: TRY301 - one place that closes
-                end = at + _LENGTH.size + length
-                if len(buffer) < end:
-                    break
-                message = messages.decode(bytes(buffer[at + _LENGTH.size : end]))
-                at = end
-                self._dispatch(message)
-                if self._transport is None or self._transport.is_closing():
-                    return
+            at, self._missing = self._take(data)
         except InvalidMessage as error:
             self.close(f"not a valid frame: {error}")
             return
-        del buffer[:at]
+        if at < len(data):
+            self._parts.append(data[at:])
+
+    def _take(self, data: bytes) -> tuple[int, int]:
+        """Dispatch the frames that are there; where the first that is not whole begins, and how much of it is missing.
+
+        Raises:
+            InvalidMessage: when it is not what a member sends.
+        """
+        at, view = 0, memoryview(data)
+        while len(data) - at >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(data, at)
+            if length > (messages.MAX_FRAME_BYTES if self.peer else _MAX_HELLO_BYTES):
+                raise InvalidMessage(f"a frame of {length} bytes")
+            end = at + LENGTH.size + length
+            if len(data) < end:
+                return at, end - len(data)
+            message = messages.decode(view[at + LENGTH.size : end])
+            at = end
+            self._dispatch(message)
+            if self._transport is None or self._transport.is_closing():
+                return len(data), 0
+        return at, LENGTH.size - (len(data) - at)
 
     def resume_writing(self) -> None:
         """The buffer is empty enough again."""

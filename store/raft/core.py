@@ -32,6 +32,8 @@ MAX_UNCOMMITTED = 4
 _WORTH_AN_ENTRY = 8 << 10
 # Payload of one append; a larger single entry goes alone and whole.
 _APPEND_BYTES = 1 << 20
+# Payload that one turn sends a follower, but for one large entry: encryption takes the loop's time.
+_TURN_BYTES = 2 << 20
 # A follower whose disk is this far behind takes nothing more until it has caught up.
 _MAX_PENDING_BYTES = 64 << 20
 # About how many commands are applied in one tick, so that a replay does not hold up heartbeats.
@@ -51,6 +53,11 @@ class Progress:
     answered: int = 0
     # Resets that answer appends up to here are stale: the follower was sent other entries since.
     reset_floor: int = 0
+    # Replies to appends up to here are of another member, which had the name before.
+    since: int = 0
+    # The append that asked whether the follower has the last entry that it had acknowledged, and which one that was.
+    probe: int = 0
+    probe_index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +185,8 @@ class HardenedRaft(ElectingRaft):
 
     def restored(self, index: int, now_ms: int) -> None:
         """A snapshot has given the state as of the entry `index`, stamped `now_ms`; the log reaches that far."""
-        self._SyncObj__raftCommitIndex = max(self.commit_index, index)
+        # What was known of later entries went with them, if the log has ended with the snapshot's since.
+        self._SyncObj__raftCommitIndex = max(min(self.commit_index, self.journal.last_index), index)
         self._SyncObj__raftLastApplied = index
         self._last_clock_ms = max(self._last_clock_ms, now_ms)
         self._clock_floor = max(self._clock_floor, now_ms)
@@ -222,7 +230,7 @@ class HardenedRaft(ElectingRaft):
         for node in members:
             if node in self._progress:
                 continue
-            self._progress[node] = Progress(reset_floor=self.append_sequence)
+            self._progress[node] = Progress(reset_floor=self.append_sequence, since=self.append_sequence)
             self._SyncObj__raftNextIndex[node] = self.journal.last_index + 1
             self._SyncObj__raftMatchIndex[node] = 0
             self._SyncObj__lastResponseTime[node] = stock.monotonicTime()
@@ -271,6 +279,8 @@ class HardenedRaft(ElectingRaft):
         self._commit_before = self.commit_index
         self._commit_from = 0
         try:
+            if not self.may_lead:
+                self.abstain()
             self._consider_election()
             if self._isLeader():
                 self._skip_older_terms()
@@ -296,7 +306,7 @@ class HardenedRaft(ElectingRaft):
     # Repairs: nothing tells replies of an earlier leadership from those of this one.
     def _SyncObj__onBecomeLeader(self) -> None:
         for progress in self._progress.values():
-            progress.sent_commit = progress.answered = 0
+            progress.sent_commit = progress.answered = progress.probe = 0
             progress.reset_floor = self.append_sequence
         self._behind.clear()
         self._last_clock_ms = self._clock_in_log()
@@ -438,7 +448,8 @@ class HardenedRaft(ElectingRaft):
             self._follow_term(message["term"])
             return
         sequence = message["sequence"]
-        if not self._isLeader() or message["term"] < self.term or sequence > self.append_sequence:
+        known = progress.since < sequence <= self.append_sequence
+        if not self._isLeader() or message["term"] < self.term or not known:
             self.stale_replies += 1
             return
         if message["reset"] and (sequence <= progress.reset_floor or sequence < progress.answered):
@@ -457,7 +468,7 @@ class HardenedRaft(ElectingRaft):
         following = self._SyncObj__raftNextIndex
         before = following[node]
         if message["reset"]:
-            message = message | {"next_node_idx": self._step_back(node, message["next_node_idx"])}
+            message = message | {"next_node_idx": self._step_back(node, message["next_node_idx"], sequence)}
             progress.reset_floor = self.append_sequence
         super()._SyncObj__onMessageReceived(node, message)
         if not message["reset"]:
@@ -466,11 +477,17 @@ class HardenedRaft(ElectingRaft):
         if message["reset"] or following[node] <= self.journal.last_index or self.may_advance():
             self._hooks.kick()
 
-    def _step_back(self, node: Node, next_index: int) -> int:
-        match = self._SyncObj__raftMatchIndex
+    def _step_back(self, node: Node, next_index: int, sequence: int) -> int:
+        """From where on to send, after a reset that names `next_index` and answers the append `sequence`."""
+        match, progress = self._SyncObj__raftMatchIndex, self._progress[node]
         if next_index <= match[node]:
-            log.error("%s lost entries from %d on that it had acknowledged up to %d", node, next_index, match[node])
-            match[node] = next_index - 1
+            if sequence == progress.probe and match[node] == progress.probe_index:
+                log.error("%s lost entries from %d on that it had acknowledged up to %d", node, next_index, match[node])
+                match[node] = next_index - 1
+            else:
+                # Nothing is lost: it stepped over all of a term, or an acknowledgement overtook this reply. If it is
+                # all the same, the next append finds out: it asks for the last entry that was acknowledged.
+                next_index = match[node] + 1
         if next_index <= self.journal.base_index:
             self._behind.add(node)
         return max(next_index, self.journal.base_index + 1)
@@ -548,9 +565,13 @@ class HardenedRaft(ElectingRaft):
                 self._transport_send(node, self._append_message(journal.base_index + 1, [], self.append_sequence + 1))
                 self.append_sequence += 1
             return
+        sent = 0
         while following[node] <= journal.last_index or even_empty or progress.sent_commit < self.commit_index:
             if progress.sent_commit and not (news or even_empty or following[node] <= journal.last_index):
                 self._news_withheld = True
+                return
+            if sent >= _TURN_BYTES:
+                self._hooks.kick()
                 return
             first = following[node]
             entries = journal.entries(first, _APPEND_BYTES) if first <= journal.last_index else []
@@ -560,7 +581,15 @@ class HardenedRaft(ElectingRaft):
                 # Too much waits for this peer: nextIndex stays, and the connection calls when there is room.
                 return
             self.append_sequence = max(self.append_sequence, sequence)
+            match = self._SyncObj__raftMatchIndex[node]
+            if (
+                sequence
+                and first - 1 == match
+                and (progress.probe <= progress.answered or progress.probe_index != match)
+            ):
+                progress.probe, progress.probe_index = sequence, match
             following[node] = first + len(entries)
+            sent += sum(len(payload) for _, _, payload in entries)
             progress.sent_commit = self.commit_index
             even_empty = False
 

@@ -178,6 +178,11 @@ class ElectingRaft(SyncObj):
         self._SyncObj__raftLeader = None
         self._await_election()
 
+    def abstain(self) -> None:
+        """Neither lead nor go on as a candidate; without effect on a follower."""
+        if self._SyncObj__raftState != stock._RAFT_STATE.FOLLOWER:
+            self.retreat()
+
     @property
     def term(self) -> int:
         """The current term."""

@@ -5,6 +5,7 @@ Decoding validates types and bounds; what a message means is checked where it is
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -18,6 +19,8 @@ from store.raft.interface import Member
 PROTOCOL = 2
 # A group of commands is at most 1 MiB plus one command of at most 8 MiB.
 MAX_FRAME_BYTES = 16 << 20
+# Before every message: how many bytes it has.
+LENGTH = struct.Struct(">I")
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _Id = Annotated[int, msgspec.Meta(ge=0)]
@@ -200,6 +203,14 @@ class InvalidMessage(Exception):  # noqa: N818 - names the state of bytes
 def encode(message: Message) -> bytes:
     """The bytes of a message, without its length."""
     return _encoder.encode(message)
+
+
+def encode_frame(message: Message) -> bytearray:
+    """The bytes of a message with their length before them, without a copy of what may be megabytes."""
+    frame = bytearray(LENGTH.size)
+    _encoder.encode_into(message, frame, LENGTH.size)
+    LENGTH.pack_into(frame, 0, len(frame) - LENGTH.size)
+    return frame
 
 
 def decode(data: bytes | bytearray | memoryview) -> Message:

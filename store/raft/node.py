@@ -382,6 +382,8 @@ class RaftNode:
             return
         now = self._clock.monotonic()
         self._reads.advance(raft, raft.applied_index, now)
+        if not self._id and self._directory is not None:
+            self._learn_id(raft, self._directory)
         timely, self._timely = self._timely, False
         if timely or self._changes.pending:
             self._changes.advance(raft, now)
@@ -392,13 +394,16 @@ class RaftNode:
             self._applied_any = False
             self._guarded("caught_up", self._caught_up)
 
+    @property
+    def _awaiting_leader(self) -> bool:
+        """Whether something goes on when a leader is heard."""
+        return self._reads.pending or bool(self._proposals.waiting) or self._changes.pending
+
     def _look_after(self, raft: HardenedRaft, now: float) -> None:
         """What nobody waits for, or not for a few hundredths of a second."""
         if raft.leader is not None:
             self._heard.set()
         self._look_around(raft)
-        if not self._id and self._directory is not None:
-            self._learn_id(raft, self._directory)
         if now >= self._next_expiry:
             self._next_expiry = now + _EXPIRE_SECONDS
             self._proposals.expire(now)
@@ -599,7 +604,7 @@ class RaftNode:
                 self._receive(raft, peer, message)
                 if self._disk is not None:
                     self._disk.pump()
-                if not (self._reads.pending or self._proposals.waiting or self._changes.pending or raft.may_advance()):
+                if self._id and not (self._awaiting_leader or raft.may_advance()):
                     # The disk asks for one when it has what there is to acknowledge.
                     return
             case messages.SnapshotPart() if self._snapshots is not None:

@@ -51,6 +51,7 @@ USED_ATTRIBUTES = (
     "_SyncObj__raftLastApplied",
     "_SyncObj__raftNextIndex",
     "_SyncObj__raftMatchIndex",
+    "_SyncObj__raftState",
     "_SyncObj__raftLeader",
     "_SyncObj__raftElectionDeadline",
     "_SyncObj__transferInProgress",

@@ -80,9 +80,9 @@ def encode_file_header(header: FileHeader) -> bytes:
     return _FILE_HEADER.pack(*fields, crc)
 
 
-def encode_record(index: int, term: int, payload: bytes) -> bytes:
-    """An entry as it stands in a batch."""
-    return _RECORD.pack(len(payload), record_crc(index, term, payload), index, term) + payload
+def encode_record(index: int, term: int, payload: bytes) -> tuple[bytes, bytes]:
+    """An entry as it stands in a batch: what precedes the payload, and the payload."""
+    return _RECORD.pack(len(payload), record_crc(index, term, payload), index, term), payload
 
 
 def record_crc(index: int, term: int, payload: bytes) -> int:
@@ -90,12 +90,13 @@ def record_crc(index: int, term: int, payload: bytes) -> int:
     return zlib.crc32(payload, zlib.crc32(_CHECKED.pack(len(payload), index, term)))
 
 
-def encode_batch(sequence: int, records: Sequence[bytes]) -> bytes:
+def encode_batch(sequence: int, records: Sequence[tuple[bytes, bytes]]) -> bytes:
     """A batch of encoded records."""
-    size = sum(map(len, records))
+    parts = [part for record in records for part in record]
+    size = sum(map(len, parts))
     fields = (_BATCH_MAGIC, len(records), size, sequence)
     crc = zlib.crc32(_BATCH_HEADER.pack(*fields, 0)[:-4])
-    return b"".join((_BATCH_HEADER.pack(*fields, crc), *records))
+    return b"".join((_BATCH_HEADER.pack(*fields, crc), *parts))
 
 
 BATCH_HEADER_BYTES = _BATCH_HEADER.size

@@ -312,10 +312,15 @@ class Snapshots:
             self._owner.snapshot_failed(StartupError(f"the leader's snapshot cannot be loaded: {error}"))
             raise CorruptSnapshot(self._directory.incoming, 0, str(error)) from error
         await self._settle()
+        if raft.leads:
+            log.info("this member leads by now, so it has all that the snapshot up to entry %d has", header.index)
+            return
+        # Nor shall it begin to, by votes that are on their way: its log may end earlier in a moment.
+        raft.abstain()
         raft.paused = True
         try:
             await disk.hold()
-            if raft.applied_index >= header.index:
+            if raft.applied_index >= header.index or self._overtaken(header):
                 log.info("the log has overtaken the snapshot up to entry %d", header.index)
                 return
             try:
@@ -344,6 +349,17 @@ class Snapshots:
         finally:
             raft.paused = False
             disk.release()
+
+    def _overtaken(self, header: Header) -> bool:
+        """Whether the disk has the log up to where a leader's snapshot ends, although not all of it is applied.
+
+        That comes about while the file is loaded and another member begins to lead: what comes after it in the log may
+        be acknowledged by then, and must not be forgotten.
+        """
+        journal = self._journal
+        return (
+            journal.base_index <= header.index <= journal.durable_index and journal.term_at(header.index) == header.term
+        )
 
     async def _load(self, path: Path, *, progress: bool = False) -> Loading:
         """Feed a file's dump to the machine, which is not changed yet."""

@@ -48,9 +48,7 @@ def swap_of(
             [Put(put, value, lease)],
             [] | [Get(_)],
         ) if key == put and revision >= 0 and all(read.key == key for read in otherwise):
-            return store_pipe_pb2.Swap(
-                key=key, mod_revision=revision, value=value, lease=lease, read=bool(otherwise)
-            )
+            return store_pipe_pb2.Swap(key=key, mod_revision=revision, value=value, lease=lease, read=bool(otherwise))
     return None
 
 

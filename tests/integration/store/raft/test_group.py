@@ -78,13 +78,17 @@ async def test_status_names_the_leader_on_all(group: Group) -> None:
     assert {node.is_leader for name, node in group.nodes.items() if name != leader} == {False}
 
 
-async def test_large_commands(group: Group) -> None:
+async def test_large_commands(tmp_path: Path) -> None:
+    # Three members encrypt, check and write them all in one process, which may have little of a machine.
+    group = Group(configurations(tmp_path), request_timeout=20.0)
+    await group.start()
     commands = [bytes([number]) * (3 << 20) for number in range(4)]
     follower = (await group.followers())[0]
     await asyncio.gather(*(follower.propose(command) for command in commands))
     assert sorted(await group.level()) == commands
     with pytest.raises(ValueError, match="larger than"):
         await follower.propose(b"x" * (9 << 20))
+    await group.stop()
 
 
 async def test_a_leader_that_stops_hands_over(group: Group) -> None:

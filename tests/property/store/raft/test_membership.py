@@ -120,13 +120,16 @@ class ChangingMember(SimulatedMember):
 
 
 @pytest.mark.parametrize("seed", range(_SEEDS))
-def test_promises_hold_while_members_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+def test_promises_hold_while_members_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, seed: int
+) -> None:
     world = ChangingWorld(tmp_path, random.Random(seed), ("a", "b", "c"), founders=("a", "b", "c"))
     monkeypatch.setattr(stock, "monotonicTime", lambda: world.now)
     monkeypatch.setattr(core, "_APPEND_BYTES", 60)
     play(world, seed, _ROUNDS)
     _settle(world)
     _check(world)
+    assert "lost entries" not in caplog.text
     for member in world.members.values():
         member.journal.close()
 

@@ -283,7 +283,11 @@ class SimulatedMember:
         if part.term != self.raft.term:
             return
         # A write that runs is waited for, as the real node does before it installs.
-        if part.index > self.raft.applied_index:
+        journal = self.journal
+        overtaken = (
+            journal.base_index <= part.index <= journal.durable_index and journal.term_at(part.index) == part.index_term
+        )
+        if part.index > self.raft.applied_index and not overtaken:
             applied = tuple(part.data.split(b"\0"))
             self.snapshot = Kept(
                 part.index, part.index_term, applied, self.world.snapshot_members[part.index], installed=True

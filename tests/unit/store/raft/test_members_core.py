@@ -234,3 +234,17 @@ def test_who_does_not_answer_is_not_active(leading: tuple[HardenedRig, int], tim
     assert rig.hardened.active() == {"a", "b"}
     rig.hardened.disconnected("b")
     assert rig.hardened.active() == {"a"}
+
+
+def test_a_member_is_not_taken_for_one_that_had_its_name_before(leading: tuple[HardenedRig, int]) -> None:
+    rig, term = leading
+    late = acknowledge(term, rig.journal.last_index + 1, sequence=rig.hardened.append_sequence)
+    rig.hardened.change(group("a", "b"))
+    commit_all(rig, term, "b")
+    rig.hardened.change(group("a", "b", "c"))
+    node = rig.hardened._nodes["c"]
+    rig.deliver("c", late)
+    assert rig.raft._SyncObj__raftMatchIndex[node] == 0
+    rig.tick()
+    commit_all(rig, term, "c")
+    assert rig.raft._SyncObj__raftMatchIndex[node] == rig.journal.last_index

@@ -133,6 +133,63 @@ def test_a_stale_reset_is_dropped(rig: HardenedRig) -> None:
     assert rig.hardened.stale_replies == 1
 
 
+def acknowledged(rig: HardenedRig, caplog: pytest.LogCaptureFixture) -> tuple[int, int]:
+    """A leader with entries up to 12, of which b has acknowledged those up to 8; its term and b's last append."""
+    rig.deliver("b", append(1, (1, 0), entries(2, 10), commit=1))
+    rig.time.now += 5
+    term = elect(rig)
+    rig.groups.append(b"x")
+    rig.tick()
+    last = rig.hardened.append_sequence
+    rig.deliver("b", acknowledge(term, 9, sequence=last - 1))
+    caplog.clear()
+    return term, last
+
+
+def test_a_reset_that_an_acknowledgement_overtook_is_no_loss(
+    rig: HardenedRig, caplog: pytest.LogCaptureFixture
+) -> None:
+    term, last = acknowledged(rig, caplog)
+    node = rig.hardened._nodes["b"]
+    # Sent when the follower had less: the last append came before those that it follows.
+    rig.deliver("b", acknowledge(term, 4, sequence=last, success=False, reset=True))
+    assert (rig.raft._SyncObj__raftMatchIndex[node], rig.raft._SyncObj__raftNextIndex[node]) == (8, 9)
+    assert not caplog.records
+
+
+def test_a_follower_that_steps_over_a_term_has_lost_nothing(rig: HardenedRig, caplog: pytest.LogCaptureFixture) -> None:
+    term, last = acknowledged(rig, caplog)
+    node = rig.hardened._nodes["b"]
+    # Entry 12 follows 11, where the follower has another one, of the term that began at 4.
+    rig.raft._SyncObj__raftNextIndex[node] = 12
+    rig.time.now += 1
+    rig.tick()
+    sent = rig.hardened.append_sequence
+    assert sent > last
+    rig.deliver("b", acknowledge(term, 4, sequence=sent, success=False, reset=True))
+    assert (rig.raft._SyncObj__raftMatchIndex[node], rig.raft._SyncObj__raftNextIndex[node]) == (8, 9)
+    assert not caplog.records
+
+
+def test_a_follower_that_lost_what_it_acknowledged_is_reported_and_sent_it_again(
+    rig: HardenedRig, caplog: pytest.LogCaptureFixture
+) -> None:
+    term, last = acknowledged(rig, caplog)
+    rig.deliver("b", acknowledge(term, 4, sequence=last, success=False, reset=True))
+    rig.out.clear()
+    rig.tick()
+    # This one asks for the last entry that was acknowledged.
+    asked = rig.replies("b", "append_entries")[0]
+    assert asked["prevLogIdx"] == 8
+    rig.deliver("b", acknowledge(term, 4, sequence=asked["sequence"], success=False, reset=True))
+    assert [record.getMessage() for record in caplog.records] == [
+        "b lost entries from 4 on that it had acknowledged up to 8"
+    ]
+    rig.out.clear()
+    rig.tick()
+    assert rig.replies("b", "append_entries")[0]["entries"][0][1] == 4
+
+
 def test_an_acknowledgement_of_what_does_not_exist_is_an_error(rig: HardenedRig) -> None:
     term = elect(rig)
     with pytest.raises(InvalidMessage, match="does not exist"):
@@ -296,6 +353,19 @@ def test_a_member_without_a_disk_does_not_stand_for_election(rig: HardenedRig) -
     assert [message for _, message in rig.out if message["type"] == "request_vote"] == []
 
 
+def test_a_candidate_whose_disk_takes_nothing_does_not_stay_the_leader(rig: HardenedRig) -> None:
+    rig.raft._SyncObj__raftElectionDeadline = 0.0
+    rig.tick()
+    rig.deliver("c", {"type": "response_vote", "trial": True, "term": 1, "granted": True, "voter_term": 0})
+    rig.tick()
+    rig.hardened.may_lead = False
+    rig.deliver("c", {"type": "response_vote", "term": 1, "granted": True, "voter_term": 1})
+    rig.tick()
+    # It would commit nothing, and its heartbeats would keep the others from an election.
+    assert not rig.hardened.leads
+    assert rig.leadership == [True, False]
+
+
 # --- the disk
 
 
@@ -405,6 +475,23 @@ def test_an_entry_of_any_size_goes_whole(either: Rig) -> None:
     whole = [payload for message in sent for payload, _, _ in message["entries"] if payload == entry]
     assert bool(whole) is not faulty(either)
     assert all(message["term"] == term for message in sent)
+
+
+def test_a_turn_sends_no_more_than_the_loop_has_time_for(rig: HardenedRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    kicks: list[int] = []
+    monkeypatch.setattr(rig, "kick", lambda: kicks.append(1))
+    elect(rig)
+    rig.out.clear()
+    rig.groups += [b"\0" + bytes(1_500_000) for _ in range(3)]
+    # So that there is room for all three: the no-op and what comes with it are acknowledged.
+    rig.deliver("c", acknowledge(rig.hardened.term, rig.journal.last_index + 1))
+    for expected in (2, 1, 0):
+        kicks.clear()
+        rig.out.clear()
+        rig.tick()
+        sent = [len(message["entries"]) for message in rig.replies("b", "append_entries")]
+        assert sum(sent) == expected
+        assert bool(kicks) or expected < 2
 
 
 def test_a_follower_that_takes_nothing_is_not_sent_past(rig: HardenedRig) -> None:

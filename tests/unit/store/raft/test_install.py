@@ -1,0 +1,175 @@
+"""A leader's snapshot takes the place of log and state, unless the log has gone beyond it meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from kybern.config.models import StoreConfig
+from store.raft import messages
+from store.raft.disk import DiskWriter
+from store.raft.interface import StateMachine
+from store.raft.snapshots import Header, SnapshotWriter
+from store.raft.snapshotting import Owner, Snapshots
+from tests.unit.store.raft.rig import HardenedRig, Time, append, elect, group
+
+
+class _Machine:
+    """Lets something happen while it loads; remembers whether it took the state over."""
+
+    def __init__(self) -> None:
+        self.meanwhile: Callable[[], None] = lambda: None
+        self.replaced = False
+
+    def load(self) -> _Machine:
+        return self
+
+    def feed(self, _part: bytes) -> None:
+        self.meanwhile()
+
+    def finish(self) -> None:
+        self.replaced = True
+
+
+class _Owner:
+    def restored(self, _header: Header) -> None:
+        return
+
+    def snapshot_failed(self, error: Exception) -> None:
+        raise error
+
+
+class Follower:
+    """A member without anything, which b leads in term 5."""
+
+    def __init__(self, time: Time, folder: Path) -> None:
+        self.rig = HardenedRig(time, folder / "log", disk=False)
+        self.machine = _Machine()
+        config = SimpleNamespace(cluster_name="test", election_timeout_max=2.5)
+        (folder / "snapshot").mkdir()
+        self.snapshots = Snapshots(
+            cast(StoreConfig, config),
+            folder / "snapshot",
+            self.rig.journal,
+            cast(StateMachine, self.machine),
+            cast(Owner, _Owner()),
+        )
+        self.disk = DiskWriter(
+            self.rig.journal, on_durable=self.rig.hardened.on_durable, on_full=lambda: None, on_lost=lambda _: None
+        )
+        self.replies: list[messages.SnapshotReply] = []
+        self.snapshots.join(self.rig.hardened, self.disk, self._send)
+        self.rig.deliver("b", append(5, (1, 0), [], commit=1))
+
+    def _send(self, _peer: str, message: messages.Message) -> bool:
+        assert isinstance(message, messages.SnapshotReply)
+        self.replies.append(message)
+        return True
+
+    async def take(self, folder: Path, header: Header) -> None:
+        """Take b's snapshot."""
+        data = _file(folder, header)
+        part = messages.SnapshotPart(5, 1, header.index, header.term, len(data), 0, data)
+        self.snapshots.on_part("b", part)
+        for _ in range(500):
+            if self.replies and self.replies[-1].installed:
+                break
+            await asyncio.sleep(0.01)
+        assert self.replies[-1].installed
+        await self.snapshots.stop()
+        await self.disk.stop()
+
+
+def _file(folder: Path, header: Header) -> bytes:
+    folder.mkdir()
+    writer = SnapshotWriter(folder, header)
+    writer.write(b"state")
+    return writer.finish().path.read_bytes()
+
+
+@pytest.fixture
+def follower(time: Time, tmp_path: Path) -> Follower:
+    return Follower(time, tmp_path)
+
+
+_HEADER = Header("test", 20, 5, 17, 5000, group("a", "b", "c"))
+
+
+async def test_log_and_state_are_those_of_the_snapshot(follower: Follower, tmp_path: Path) -> None:
+    await follower.take(tmp_path / "theirs", _HEADER)
+    assert follower.machine.replaced
+    assert (follower.rig.journal.base_index, follower.rig.journal.last_index) == (20, 20)
+
+
+async def test_what_was_acknowledged_while_the_snapshot_was_loaded_stays(follower: Follower, tmp_path: Path) -> None:
+    """The next leader's log goes back further, so it sends entries, and may commit them with this member."""
+    rig = follower.rig
+
+    def another_leads() -> None:
+        rig.deliver("c", append(6, (1, 0), [*((i, 5) for i in range(2, 21)), (21, 6), (22, 6)], commit=1))
+        rig.sync()
+
+    follower.machine.meanwhile = another_leads
+    await follower.take(tmp_path / "theirs", _HEADER)
+    acknowledged = [reply["next_node_idx"] - 1 for reply in rig.replies("c", "next_node_idx") if reply["success"]]
+    assert acknowledged[-1] == 22
+    assert rig.log()[-1] == (22, 6)
+    assert not follower.machine.replaced
+
+
+async def test_what_no_disk_has_gives_way_to_the_snapshot(follower: Follower, tmp_path: Path) -> None:
+    rig = follower.rig
+    rig.deliver("b", append(5, (1, 0), [(index, 5) for index in range(2, 23)], commit=22))
+    await follower.take(tmp_path / "theirs", _HEADER)
+    assert follower.machine.replaced
+    assert rig.log() == [(20, 5)]
+    # It comes again, and contradicts nothing, although it was known to be committed before.
+    rig.deliver("b", append(5, (20, 5), [(21, 5), (22, 5)], commit=22, sequence=2))
+    assert (rig.journal.last_index, rig.hardened.commit_index) == (22, 22)
+    assert not any(reply["success"] and reply["next_node_idx"] > 2 for reply in rig.replies("b", "next_node_idx"))
+
+
+async def test_entries_that_contradict_the_snapshot_give_way_to_it(follower: Follower, tmp_path: Path) -> None:
+    rig = follower.rig
+    rig.deliver("b", append(5, (1, 0), [(index, 4) for index in range(2, 23)], commit=1))
+    rig.sync()
+    await follower.take(tmp_path / "theirs", _HEADER)
+    assert follower.machine.replaced
+    assert rig.log() == [(20, 5)]
+
+
+async def test_a_member_that_leads_meanwhile_keeps_its_log(follower: Follower, tmp_path: Path) -> None:
+    """It was sent more by another leader, and elected: all of that before its disk had any of it."""
+    rig = follower.rig
+
+    def leads() -> None:
+        rig.deliver("c", append(6, (1, 0), [*((i, 5) for i in range(2, 21)), (21, 6)], commit=1))
+        elect(rig)
+
+    follower.machine.meanwhile = leads
+    await follower.take(tmp_path / "theirs", _HEADER)
+    assert rig.hardened.leads
+    assert rig.log()[-2:] == [(21, 6), (22, 7)]
+    assert not follower.machine.replaced
+
+
+async def test_a_candidate_that_installs_is_none_any_more(follower: Follower, tmp_path: Path) -> None:
+    rig = follower.rig
+
+    def stands() -> None:
+        rig.raft._SyncObj__raftElectionDeadline = 0.0
+        rig.tick()
+        rig.deliver("c", {"type": "response_vote", "trial": True, "term": 6, "granted": True, "voter_term": 5})
+        rig.tick()
+        assert rig.replies("c", "request_vote")[-1]["term"] == 6
+
+    follower.machine.meanwhile = stands
+    await follower.take(tmp_path / "theirs", _HEADER)
+    rig.deliver("c", {"type": "response_vote", "term": 6, "granted": True, "voter_term": 6})
+    assert not rig.hardened.leads
+    assert rig.log() == [(20, 5)]

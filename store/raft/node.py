@@ -1,8 +1,8 @@
 """One member of the store's Raft group, on the daemon's loop: what `store.raft.interface.Raft` promises.
 
-Nearly everything happens in `_turn`, which runs soon after something did (a proposal, a message, the disk), and at least
-twice per heartbeat. It ticks Raft, forwards proposals, advances reads and lets the disk write what is new. What is seen
-to only now and then (`_look_after`) is done by the timer's turns.
+Nearly everything happens in `_turn`, which runs soon after something did (a proposal, a message, the disk), and at
+least twice per heartbeat. It ticks Raft, forwards proposals, advances reads and lets the disk write what is new. What
+is seen to only now and then (`_look_after`) is done by the timer's turns.
 """
 
 from __future__ import annotations
@@ -595,17 +595,8 @@ class RaftNode:
                 self._reads.add(Reader(self._clock.monotonic() + self._timeout, None, peer, message.id))
             case messages.ReadReply():
                 self._reads.answered(peer, message)
-            case messages.AppendReply():
-                self._receive(raft, peer, message)
-                if not self._reads.pending:
-                    # Raft itself asks for a turn when the reply changes something.
-                    return
-            case messages.Append():
-                self._receive(raft, peer, message)
-                if self._disk is not None:
-                    self._disk.pump()
-                if self._id and not (self._awaiting_leader or raft.may_advance()):
-                    # The disk asks for one when it has what there is to acknowledge.
+            case messages.Append() | messages.AppendReply():
+                if not self._on_replication(raft, peer, message):
                     return
             case messages.SnapshotPart() if self._snapshots is not None:
                 self._snapshots.on_part(peer, message)
@@ -616,6 +607,17 @@ class RaftNode:
             case _:
                 self._receive(raft, peer, message)
         self.kick()
+
+    def _on_replication(self, raft: HardenedRaft, peer: str, message: messages.Append | messages.AppendReply) -> bool:
+        """What most messages are; whether they are worth a turn."""
+        self._receive(raft, peer, message)
+        if isinstance(message, messages.AppendReply):
+            # Raft itself asks for a turn when the reply changes something.
+            return self._reads.pending
+        if self._disk is not None:
+            self._disk.pump()
+        # The disk asks for a turn when it has what there is to acknowledge.
+        return not self._id or self._awaiting_leader or raft.may_advance()
 
     def _on_membership(
         self, peer: str, message: messages.ChangeRequest | messages.ChangeReply | messages.Removed

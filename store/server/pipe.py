@@ -138,7 +138,7 @@ class PipeService:
 
 
 class _PlainReply:
-    """Encodes answers; those to swaps and to transactions of one put from messages that are filled in again and again."""
+    """Encodes answers; the usual ones from messages that are filled in again and again."""
 
     def __init__(self) -> None:
         self._swaps = pb.PipeResponse()

@@ -1,4 +1,4 @@
-"""The quick way for the commonest transaction against the general way: the same outcomes and the same state."""
+"""The quick ways for the commonest transaction against the general way: the same outcomes and the same state."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kybern.pb.etcd import kv_pb2
+from kybern.pb.v1.store_pipe_pb2 import PipeCall, PipeRequest, StoreCommand, Swap
 from store.mvcc import machine, swap
 from store.mvcc.dump import dump
+from store.mvcc.errors import StoreError
+from store.mvcc.outcomes import RangeOutcome, SwapOutcome, TxnOutcome
 from tests.unit.store.driver import Driver, op
 
 _Compare = kv_pb2.Compare
@@ -68,6 +71,63 @@ def test_it_is_as_the_general_way(plan: list[tuple[kv_pb2.TxnRequest, bool]]) ->
         if compact:
             assert quick.compact(quick.revision) == general.compact(general.revision)
     assert b"".join(dump(quick.machine)) == b"".join(dump(general.machine))
+
+
+swaps = st.builds(
+    Swap,
+    key=st.sampled_from([b"a", b"b", b"c", b""]),
+    mod_revision=st.sampled_from([-1, 0, 0, 2, 3, 4, 5, 6]),
+    value=st.binary(max_size=2),
+    lease=leases,
+    read=st.booleans(),
+)
+
+
+def as_transaction(swap: Swap) -> kv_pb2.TxnRequest:
+    """What the pipe's short form stands for."""
+    return kv_pb2.TxnRequest(
+        compare=[_Compare(key=swap.key, target=_Compare.MOD, mod_revision=swap.mod_revision)],
+        success=[op(kv_pb2.PutRequest(key=swap.key, value=swap.value, lease=swap.lease))],
+        failure=[op(kv_pb2.RangeRequest(key=swap.key))] if swap.read else [],
+    )
+
+
+@given(st.lists(st.tuples(swaps, st.sampled_from(["", "", "", "delete", "again", "full"])), max_size=30))
+@settings(max_examples=400, deadline=None)
+def test_the_short_form_is_as_the_transaction_it_stands_for(plan: list[tuple[Swap, str]]) -> None:
+    short, general = Driver(), Driver()
+    for store in (short, general):
+        store.grant(7)
+        store.grant(8)
+    for number, (swap, then) in enumerate(plan, 1):
+        if then == "full":
+            for store in (short, general):
+                store.machine.alarms.activate(1, 1)
+        command = StoreCommand(calls=PipeRequest(client=1, answered_below=number, calls=[PipeCall(id=number, swap=swap)]))
+        (done,) = short.apply(command).outcomes
+        with patch.object(machine, "swap", return_value=None):
+            (expected,) = general.batch(1, {number: as_transaction(swap)}, answered_below=number).outcomes
+        match expected:
+            case StoreError():
+                assert done == expected
+            case TxnOutcome(revision, succeeded, responses):
+                read = responses[0] if responses and not succeeded else None
+                current = read.records[0] if isinstance(read, RangeOutcome) and read.records else None
+                # Records are compared by what they hold.
+                assert repr(done) == repr(SwapOutcome(revision, succeeded, current))
+        if then == "again":
+            assert short.apply(command).outcomes == [done]
+        for store in (short, general):
+            if then == "delete":
+                store.do(kv_pb2.DeleteRangeRequest(key=swap.key or b"a"))
+            store.machine.alarms.deactivate(1, 1)
+    assert short.items() == general.items()
+    assert short.checksum == general.checksum
+    for lease in (7, 8):
+        ours, theirs = short.machine.leases.get(lease), general.machine.leases.get(lease)
+        assert ours is not None
+        assert theirs is not None
+        assert ours.keys == theirs.keys
 
 
 def test_it_does_what_control_planes_write() -> None:

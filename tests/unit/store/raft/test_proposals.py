@@ -169,3 +169,13 @@ async def test_the_end_is_told_to_all() -> None:
     for future in futures:
         with pytest.raises(RaftUnavailable, match="this member stops"):
             await future
+
+
+async def test_what_is_too_little_for_an_entry_of_its_own_waits() -> None:
+    bench = Bench()
+    bench.submit(b"four")
+    assert bench.proposals.next_group(1, 5, least_bytes=10) is None
+    bench.proposals.accept(Taken("b", 1, Run(99, 4, [b"theirs"])))
+    assert bench.proposals.to_append == 10
+    assert bench.proposals.next_group(1, 5, least_bytes=10) is not None
+    assert bench.proposals.to_append == 0

@@ -106,6 +106,32 @@ async def test_other_outcomes_are_answered_whole() -> None:
     assert replies[4].txn.responses[1].response_range.kvs[0].value == b"3"
 
 
+async def test_a_swap_sets_a_key_that_is_as_it_was_and_shows_one_that_is_not() -> None:
+    served = Served()
+    replies = await served.ask(
+        pb.PipeCall(id=1, swap=pb.Swap(key=b"a", value=b"1")),
+        pb.PipeCall(id=2, swap=pb.Swap(key=b"a", mod_revision=2, value=b"2")),
+        pb.PipeCall(id=3, swap=pb.Swap(key=b"a", mod_revision=2, value=b"3", read=True)),
+        pb.PipeCall(id=4, swap=pb.Swap(key=b"a", value=b"3")),
+        pb.PipeCall(id=5, swap=pb.Swap(value=b"3")),
+        pb.PipeCall(id=6, swap=pb.Swap(key=b"b", value=b"1", lease=9)),
+        call(7),
+    )
+    assert len(served.raft.commands) == 1
+    assert replies[1].swap == pb.SwapReply(revision=2, succeeded=True)
+    assert replies[2].swap == pb.SwapReply(revision=3, succeeded=True)
+    assert not replies[3].swap.succeeded
+    assert (replies[3].swap.revision, replies[3].swap.current.value, replies[3].swap.current.version) == (3, b"2", 2)
+    assert replies[4].swap == pb.SwapReply(revision=3)
+    assert "key is not provided" in replies[5].error.message
+    assert "lease not found" in replies[6].error.message
+    assert replies[7].txn.header.revision == 4
+    # Sent again, it is answered as before and not done again.
+    again = await served.ask(pb.PipeCall(id=2, swap=pb.Swap(key=b"a", mod_revision=2, value=b"2")))
+    assert again[2] == replies[2]
+    assert served.machine.keys.revision == 4
+
+
 @pytest.mark.parametrize("number", [0, 1, 127, 128, 300, 2**21, 2**40 + 5])
 def test_numbers_are_as_protobuf_writes_them(number: int) -> None:
     message = pb.PipeReply(id=number).SerializeToString()

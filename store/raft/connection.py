@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 # Before a peer has said who it is, it may send no more than that.
 _MAX_HELLO_BYTES = 4096
+# From here on, to copy a message costs more than to write twice.
+_LARGE = 64 << 10
 # Bytes that come in many small parts are put together earlier.
 _MAX_PARTS = 512
 # What may wait for a peer; more is not taken, and Raft sends it again.
@@ -88,7 +90,13 @@ class Connection(asyncio.Protocol):
         if transport.get_write_buffer_size() > MAX_BUFFERED_BYTES:
             self._refused = True
             return False
-        transport.write(messages.encode_frame(message))
+        data = messages.encode(message)
+        length = LENGTH.pack(len(data))
+        if len(data) < _LARGE:
+            transport.write(length + data)
+        else:
+            transport.write(length)
+            transport.write(data)
         self.sent = self._now()
         return True
 

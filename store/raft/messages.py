@@ -205,14 +205,6 @@ def encode(message: Message) -> bytes:
     return _encoder.encode(message)
 
 
-def encode_frame(message: Message) -> bytearray:
-    """The bytes of a message with their length before them, without a copy of what may be megabytes."""
-    frame = bytearray(LENGTH.size)
-    _encoder.encode_into(message, frame, LENGTH.size)
-    LENGTH.pack_into(frame, 0, len(frame) - LENGTH.size)
-    return frame
-
-
 def decode(data: bytes | bytearray | memoryview) -> Message:
     """The message in a frame.
 

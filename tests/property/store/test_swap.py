@@ -99,14 +99,16 @@ def test_the_short_form_is_as_the_transaction_it_stands_for(plan: list[tuple[Swa
     for store in (short, general):
         store.grant(7)
         store.grant(8)
-    for number, (swap, then) in enumerate(plan, 1):
+    for number, (wish, then) in enumerate(plan, 1):
         if then == "full":
             for store in (short, general):
                 store.machine.alarms.activate(1, 1)
-        command = StoreCommand(calls=PipeRequest(client=1, answered_below=number, calls=[PipeCall(id=number, swap=swap)]))
+        command = StoreCommand(
+            calls=PipeRequest(client=1, answered_below=number, calls=[PipeCall(id=number, swap=wish)])
+        )
         (done,) = short.apply(command).outcomes
         with patch.object(machine, "swap", return_value=None):
-            (expected,) = general.batch(1, {number: as_transaction(swap)}, answered_below=number).outcomes
+            (expected,) = general.batch(1, {number: as_transaction(wish)}, answered_below=number).outcomes
         match expected:
             case StoreError():
                 assert done == expected
@@ -119,7 +121,7 @@ def test_the_short_form_is_as_the_transaction_it_stands_for(plan: list[tuple[Swa
             assert short.apply(command).outcomes == [done]
         for store in (short, general):
             if then == "delete":
-                store.do(kv_pb2.DeleteRangeRequest(key=swap.key or b"a"))
+                store.do(kv_pb2.DeleteRangeRequest(key=wish.key or b"a"))
             store.machine.alarms.deactivate(1, 1)
     assert short.items() == general.items()
     assert short.checksum == general.checksum

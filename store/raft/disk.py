@@ -50,6 +50,11 @@ class DiskWriter:
         self.seconds = 0.0
         self.failures = 0
 
+    @property
+    def writing(self) -> bool:
+        """Whether a batch is being written."""
+        return not self._idle.is_set()
+
     def pump(self) -> None:
         """Begin to write what has not been written, unless a write runs already."""
         if not self._idle.is_set() or self._stopping or self._held:

@@ -59,7 +59,7 @@ log = logging.getLogger(__name__)
 _BYTES_AS_A_COMMAND = 512
 _EXPIRE_SECONDS = 0.25
 # How long news of what is committed waits for entries to go with them, while no other member has asked for it.
-_NEWS_SECONDS = 0.001
+_NEWS_SECONDS = 0.004
 # How long a leader that stops waits for the other member to take over.
 _TRANSFER_SECONDS = 1.0
 
@@ -614,10 +614,14 @@ class RaftNode:
         if isinstance(message, messages.AppendReply):
             # Raft itself asks for a turn when the reply changes something.
             return self._reads.pending
-        if self._disk is not None:
-            self._disk.pump()
-        # The disk asks for a turn when it has what there is to acknowledge.
-        return not self._id or self._awaiting_leader or raft.may_advance()
+        disk = self._disk
+        if disk is not None:
+            disk.pump()
+        if not self._id or self._awaiting_leader:
+            return True
+        # What a turn would apply waits for the write that was begun: its thread gets the interpreter at once then, and
+        # the leader its acknowledgement. The disk asks for a turn when it is done, and the timer in any case.
+        return raft.may_advance() and (disk is None or not disk.writing)
 
     def _on_membership(
         self, peer: str, message: messages.ChangeRequest | messages.ChangeReply | messages.Removed

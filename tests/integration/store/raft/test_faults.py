@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,22 +19,17 @@ from tests.integration.store.raft.cluster import Group, Recorder, changed, confi
 
 
 class Disk:
-    """os.pwrite and os.fdatasync of one member's journal, which fail when told to."""
+    """os.pwritev of one member's journal, which fails when told to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
         self.error = 0
         self.directory = directory.resolve()
-        self._write, self._sync = os.pwrite, os.fdatasync
-        monkeypatch.setattr(os, "pwrite", self.pwrite)
-        monkeypatch.setattr(os, "fdatasync", self.fdatasync)
+        self._write = os.pwritev
+        monkeypatch.setattr(os, "pwritev", self.pwritev)
 
-    def pwrite(self, descriptor: int, data: bytes, offset: int) -> int:
+    def pwritev(self, descriptor: int, parts: Sequence[memoryview], offset: int, flags: int = 0) -> int:
         self._check(descriptor)
-        return self._write(descriptor, data, offset)
-
-    def fdatasync(self, descriptor: int) -> None:
-        self._check(descriptor)
-        self._sync(descriptor)
+        return self._write(descriptor, parts, offset, flags)
 
     def _check(self, descriptor: int) -> None:
         if self.error and Path(f"/proc/self/fd/{descriptor}").resolve().is_relative_to(self.directory):

@@ -260,11 +260,11 @@ def test_a_write_that_failed_is_written_again(tmp_path: Path, monkeypatch: pytes
     assert isinstance(batch, Batch)
     import os
 
-    real = os.pwrite
-    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real(fd, bytes(data)[:7], at) and _full())
+    real = os.pwritev
+    monkeypatch.setattr(os, "pwritev", lambda fd, parts, at, _: real(fd, [bytes(parts[0])[:7]], at) and _full())
     with pytest.raises(OSError, match="No space"):
         journal.write(batch)
-    monkeypatch.setattr(os, "pwrite", real)
+    monkeypatch.setattr(os, "pwritev", real)
     assert journal.durable_index == 4
     journal.write(batch)
     journal.done(batch)

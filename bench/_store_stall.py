@@ -139,6 +139,9 @@ async def stalls(cluster: Cluster, loaders: Sequence[Loader], tls: Tls, keys: in
         probe = Probe(cluster, tls, http, context)
         leader = await cluster.leader()
         await probe.phase("fill", lambda: load(cluster, loaders, leader, 0, keys))
+        # As many transactions at once as a batch takes, and more.
+        pipe = {"op": "cas-pipe", "in_flight": 1024, "seconds": 3.0}
+        await probe.phase("pipe", lambda: _write(cluster, loaders, leader, pipe))
         async with probe.writing():
             await probe.phase("snapshots", lambda: _snapshots(probe, loaders, leader, cluster.processes))
             # Superseded, so that there is history to be compacted.
@@ -160,11 +163,11 @@ async def load(cluster: Cluster, loaders: Sequence[Loader], leader: str, first: 
         await loader.answer()
 
 
-async def _put(cluster: Cluster, loaders: Sequence[Loader], leader: str, seconds: float) -> None:
-    """Puts that are an entry of the log each, or nearly."""
+async def _write(cluster: Cluster, loaders: Sequence[Loader], leader: str, order: Order) -> None:
+    """Writes of 256 B to a few keys, from both client processes."""
     for number, loader in enumerate(loaders):
-        order = {"op": "put", "address": cluster.clients[leader], "prefix": f"{PREFIX}p{number}/", "in_flight": 8}
-        loader.give(order | {"size": 256, "seconds": seconds})
+        whole = {"address": cluster.clients[leader], "prefix": f"{PREFIX}{order['op']}{number}/", "size": 256}
+        loader.give(whole | order)
     for loader in loaders:
         await loader.answer()
 
@@ -173,7 +176,8 @@ async def _snapshots(probe: Probe, loaders: Sequence[Loader], leader: str, membe
     """Write until every member has taken two more snapshots."""
     wanted = {name: await probe.metric(name, "raft_snapshots_taken") + 2 for name in members}
     while True:
-        await _put(probe.cluster, loaders, leader, 1.0)
+        # Puts are an entry of the log each, or nearly.
+        await _write(probe.cluster, loaders, leader, {"op": "put", "in_flight": 8, "seconds": 1.0})
         taken = {name: await probe.metric(name, "raft_snapshots_taken") for name in wanted}
         if all(taken[name] >= wanted[name] for name in wanted):
             return

@@ -2,8 +2,9 @@
 
 Each member has a timer that should fire every 10 ms (`store.server.lag`) and is asked after each phase for the worst
 that it saw. Per phase one line: `value` is the worst delay of a member that ran throughout, and `members` has for each
-the worst delay, the CPU time that its loop's thread used in that turn, and the most that it used in any turn, all in
-milliseconds. A delay with little CPU is a busy machine, or one of the process's other threads. `seconds` is how long
+the worst delay, the CPU time that its loop's thread used in that turn, what all threads of the process used, and the
+most that the loop's thread used in any turn, all in milliseconds. A delay with little CPU is a busy machine; one with
+much CPU of other threads may be theirs. `seconds` is how long
 the phase took and `write` the slowest of the puts that went on meanwhile, also in milliseconds.
 """
 
@@ -68,12 +69,14 @@ class Probe:
     failed: int = 0
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
-    async def lag(self, name: str) -> tuple[float, float, float]:
-        """The worst since this was asked last: delay, CPU in it, CPU in any turn; milliseconds."""
+    async def lag(self, name: str) -> tuple[float, float, float, float]:
+        """The worst since this was asked last: delay, CPU in it of loop and process, CPU in any turn; milliseconds."""
         async with self.http.get(f"https://{self.cluster.metrics[name]}/lag", ssl=self.ssl) as response:
             found = json.loads(await response.text())
-        late, late_cpu, cpu = (round(found[part] * 1000, 1) for part in ("late", "late_cpu", "cpu"))
-        return late, late_cpu, cpu
+        late, late_cpu, late_process, cpu = (
+            round(found[part] * 1000, 1) for part in ("late", "late_cpu", "late_process", "cpu")
+        )
+        return late, late_cpu, late_process, cpu
 
     async def metric(self, name: str, metric: str) -> float:
         """One of a member's figures."""
@@ -120,7 +123,7 @@ class Probe:
             "name": f"store-stall-{name}",
             "value": max(lag[0] for member, lag in members.items() if member != without),
             "unit": "ms",
-            "cpu": max(lag[2] for member, lag in members.items() if member != without),
+            "cpu": max(lag[3] for member, lag in members.items() if member != without),
             "members": members,
             "leader": await self.cluster.leader(),
             "seconds": round(seconds, 1),

@@ -72,13 +72,14 @@ def unary(connection: grpc.aio.Channel, method: str) -> Call:
 class Cluster:
     """Three running members of one side. `clients`, `peers` and `metrics` are addresses by name.
 
-    `settings` are further ones of our members' configuration.
+    `settings` are further ones of our members' configuration; with `observed` they serve their metrics.
     """
 
     side: str
     folder: Path
     tls: Mapping[str, Tls]
     settings: Mapping[str, object] = field(default_factory=dict)
+    observed: bool = False
     clients: dict[str, str] = field(default_factory=dict)
     peers: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, str] = field(default_factory=dict)
@@ -189,8 +190,8 @@ class Cluster:
             "members": self.peers,
             "clients": self.clients,
             "tls": {"cert": str(tls.cert), "key": str(tls.key), "ca": str(tls.ca)},
-            "metrics_address": self.metrics[name],
             **self.settings,
+            **({"metrics_address": self.metrics[name]} if self.observed else {}),
         }
         path = self.folder / f"{name}.yaml"
         path.write_bytes(msgspec.yaml.encode(document))

@@ -2,8 +2,9 @@
 
 Each member has a timer that should fire every 10 ms (`store.server.lag`) and is asked after each phase for the worst
 that it saw. Per phase one line: `value` is the worst delay of a member that ran throughout, and `members` has for each
-the worst delay, the CPU time that its loop's thread used in that turn, and the most that it used in any turn, all in
-milliseconds. A delay with little CPU is a busy machine, or one of the process's other threads. `seconds` is how long
+the worst delay, the CPU time that its loop's thread used in that turn, what all threads of the process used, and the
+most that the loop's thread used in any turn, all in milliseconds. A delay with little CPU is a busy machine; one with
+much CPU of other threads may be theirs. `seconds` is how long
 the phase took and `write` the slowest of the puts that went on meanwhile, also in milliseconds.
 """
 
@@ -68,12 +69,14 @@ class Probe:
     failed: int = 0
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
-    async def lag(self, name: str) -> tuple[float, float, float]:
-        """The worst since this was asked last: delay, CPU in it, CPU in any turn; milliseconds."""
+    async def lag(self, name: str) -> tuple[float, float, float, float]:
+        """The worst since this was asked last: delay, CPU in it of loop and process, CPU in any turn; milliseconds."""
         async with self.http.get(f"https://{self.cluster.metrics[name]}/lag", ssl=self.ssl) as response:
             found = json.loads(await response.text())
-        late, late_cpu, cpu = (round(found[part] * 1000, 1) for part in ("late", "late_cpu", "cpu"))
-        return late, late_cpu, cpu
+        late, late_cpu, late_process, cpu = (
+            round(found[part] * 1000, 1) for part in ("late", "late_cpu", "late_process", "cpu")
+        )
+        return late, late_cpu, late_process, cpu
 
     async def metric(self, name: str, metric: str) -> float:
         """One of a member's figures."""
@@ -120,7 +123,7 @@ class Probe:
             "name": f"store-stall-{name}",
             "value": max(lag[0] for member, lag in members.items() if member != without),
             "unit": "ms",
-            "cpu": max(lag[2] for member, lag in members.items() if member != without),
+            "cpu": max(lag[3] for member, lag in members.items() if member != without),
             "members": members,
             "leader": await self.cluster.leader(),
             "seconds": round(seconds, 1),
@@ -139,6 +142,9 @@ async def stalls(cluster: Cluster, loaders: Sequence[Loader], tls: Tls, keys: in
         probe = Probe(cluster, tls, http, context)
         leader = await cluster.leader()
         await probe.phase("fill", lambda: load(cluster, loaders, leader, 0, keys))
+        # As many transactions at once as a batch takes, and more.
+        pipe = {"op": "cas-pipe", "in_flight": 1024, "seconds": 3.0}
+        await probe.phase("pipe", lambda: _write(cluster, loaders, leader, pipe))
         async with probe.writing():
             await probe.phase("snapshots", lambda: _snapshots(probe, loaders, leader, cluster.processes))
             # Superseded, so that there is history to be compacted.
@@ -160,11 +166,11 @@ async def load(cluster: Cluster, loaders: Sequence[Loader], leader: str, first: 
         await loader.answer()
 
 
-async def _put(cluster: Cluster, loaders: Sequence[Loader], leader: str, seconds: float) -> None:
-    """Puts that are an entry of the log each, or nearly."""
+async def _write(cluster: Cluster, loaders: Sequence[Loader], leader: str, order: Order) -> None:
+    """Writes of 256 B to a few keys, from both client processes."""
     for number, loader in enumerate(loaders):
-        order = {"op": "put", "address": cluster.clients[leader], "prefix": f"{PREFIX}p{number}/", "in_flight": 8}
-        loader.give(order | {"size": 256, "seconds": seconds})
+        whole = {"address": cluster.clients[leader], "prefix": f"{PREFIX}{order['op']}{number}/", "size": 256}
+        loader.give(whole | order)
     for loader in loaders:
         await loader.answer()
 
@@ -173,7 +179,8 @@ async def _snapshots(probe: Probe, loaders: Sequence[Loader], leader: str, membe
     """Write until every member has taken two more snapshots."""
     wanted = {name: await probe.metric(name, "raft_snapshots_taken") + 2 for name in members}
     while True:
-        await _put(probe.cluster, loaders, leader, 1.0)
+        # Puts are an entry of the log each, or nearly.
+        await _write(probe.cluster, loaders, leader, {"op": "put", "in_flight": 8, "seconds": 1.0})
         taken = {name: await probe.metric(name, "raft_snapshots_taken") for name in wanted}
         if all(taken[name] >= wanted[name] for name in wanted):
             return

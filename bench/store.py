@@ -345,7 +345,7 @@ async def running(
     sides = {}
     for side in names:
         (folder / side).mkdir(parents=True)
-        sides[side] = Cluster(side, folder / side, tls, settings)
+        sides[side] = Cluster(side, folder / side, tls, settings, observed=bool(settings))
     try:
         for cluster in sides.values():
             await cluster.start()

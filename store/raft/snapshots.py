@@ -41,6 +41,8 @@ _PART = struct.Struct("<II")
 _TOTAL = struct.Struct("<Q")
 _MAX_HEADER = 1 << 20
 _MAX_PART = 64 << 20
+# How much of a dump one part has at most.
+_PIECE = 4 << 20
 _NAME = re.compile(r"^(\d{20})\.(snap|installed)$")
 
 
@@ -100,8 +102,11 @@ class SnapshotWriter:
         Raises:
             OSError: when the disk does not take it.
         """
-        self._file.write(_PART.pack(len(part), zlib.crc32(part)))
-        self._file.write(part)
+        # What is longer than a reader takes is cut: the machine takes its dump cut anywhere.
+        for at in range(0, len(part), _PIECE):
+            piece = part[at : at + _PIECE] if len(part) > _PIECE else part
+            self._file.write(_PART.pack(len(piece), zlib.crc32(piece)))
+            self._file.write(piece)
         self._total += len(part)
         self._unsynced += len(part)
         if self._unsynced >= _SYNC_BYTES:

@@ -26,32 +26,40 @@ class Lag:
     """The worst of some span of time, in seconds.
 
     `late` is how late the timer was, `late_cpu` the CPU time that the loop's thread had used by then since the time
-    before, and `cpu` the most that it used between two times, late or not.
+    before, `late_process` what all threads of the process had used (another one may have had the interpreter), and
+    `cpu` the most that the loop's thread used between two times, late or not.
     """
 
     late: float = 0.0
     late_cpu: float = 0.0
+    late_process: float = 0.0
     cpu: float = 0.0
 
-    def note(self, late: float, cpu: float) -> None:
-        """Take in what was seen at one time."""
-        if late > self.late:
-            self.late, self.late_cpu = late, cpu
-        self.cpu = max(self.cpu, cpu)
+    def note(self, other: Lag) -> None:
+        """Take in what was seen at one time, or the worst of another span."""
+        if other.late > self.late:
+            self.late, self.late_cpu, self.late_process = other.late, other.late_cpu, other.late_process
+        self.cpu = max(self.cpu, other.cpu)
 
 
 class LoopLag:
     """Measures while it runs; `start` and `stop` on the loop that is measured."""
 
-    def __init__(self, wall: Callable[[], float] = time.monotonic, cpu: Callable[[], float] = time.thread_time) -> None:
+    def __init__(
+        self,
+        wall: Callable[[], float] = time.monotonic,
+        cpu: Callable[[], float] = time.thread_time,
+        process: Callable[[], float] = time.process_time,
+    ) -> None:
         self._wall = wall
         self._cpu = cpu
+        self._process = process
         self._timer: asyncio.TimerHandle | None = None
         self._counts = [0] * (len(BOUNDS) + 1)
         self._total = 0.0
         self._recent: deque[tuple[float, Lag]] = deque(maxlen=_SPANS)
         self._asked = Lag()
-        self._due = self._used = 0.0
+        self._due = self._used = self._all_used = 0.0
 
     def start(self) -> None:
         """Begin to measure the running loop."""
@@ -74,8 +82,7 @@ class LoopLag:
         oldest = self._wall() - _SPAN * _SPANS
         for begun, lag in self._recent:
             if begun >= oldest:
-                found.note(lag.late, lag.late_cpu)
-                found.cpu = max(found.cpu, lag.cpu)
+                found.note(lag)
         return found
 
     def histogram(self) -> tuple[Sequence[tuple[str, float]], float]:
@@ -91,14 +98,15 @@ class LoopLag:
         """What the timer does."""
         now, used = self._wall(), self._cpu()
         late, cpu = max(0.0, now - self._due), used - self._used
+        lag = Lag(late, cpu, self._process() - self._all_used, cpu)
         self._counts[bisect_left(BOUNDS, late)] += 1
         self._total += late
-        self._asked.note(late, cpu)
+        self._asked.note(lag)
         if not self._recent or now - self._recent[-1][0] >= _SPAN:
             self._recent.append((now, Lag()))
-        self._recent[-1][1].note(late, cpu)
+        self._recent[-1][1].note(lag)
         self._await()
 
     def _await(self) -> None:
-        self._due, self._used = self._wall() + _INTERVAL, self._cpu()
+        self._due, self._used, self._all_used = self._wall() + _INTERVAL, self._cpu(), self._process()
         self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self.tick)

@@ -80,7 +80,7 @@ async def test_delays_of_the_loop_are_told(running: Running, certificates: Certi
     assert status == 200
     assert msgspec.json.decode(text)["cpu"] >= 0.06
     status, text = await get(config, certificates.master(), "/lag")
-    assert set(msgspec.json.decode(text)) == {"late", "late_cpu", "cpu"}
+    assert set(msgspec.json.decode(text)) == {"late", "late_cpu", "late_process", "cpu"}
 
 
 async def test_health_says_what_is_wrong(running: Running, certificates: Certificates) -> None:

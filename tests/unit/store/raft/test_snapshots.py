@@ -48,6 +48,18 @@ def test_a_snapshot_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert (found.header, found.installed) == (_HEADER, False)
 
 
+def test_a_dump_in_very_large_parts_can_be_read_again(tmp_path: Path) -> None:
+    # As of many values of a megabyte; a reader takes no part above 64 MiB.
+    large = bytes(65 << 20)
+    writer = SnapshotWriter(tmp_path, _HEADER)
+    for part in (b"x", large, b"y"):
+        writer.write(part)
+    reader = SnapshotReader(writer.finish().path)
+    read = b"".join(iter(reader.read, None))
+    reader.close()
+    assert read == b"x" + large + b"y"
+
+
 def test_every_byte_of_a_snapshot_counts(tmp_path: Path) -> None:
     path = written(tmp_path)
     whole = path.read_bytes()

@@ -1,4 +1,8 @@
-"""`kybern-store --config /etc/kybern/store.yaml`: one member of the store."""
+"""`kybern-store --config /etc/kybern/store.yaml`: one member of the store.
+
+`kybern-store restore` and `kybern-store recover` work on the data directory of a member that does not run;
+`kybern store` runs them.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from kybern import daemon, pki
 from kybern.clock import SystemClock
 from kybern.config.loading import load
 from kybern.config.models import StoreConfig
+from store.ops import commands
 from store.server.core import GROUP_STORE
 from store.server.member import StoreMember
 
@@ -23,10 +28,17 @@ NAME = "kybern-store"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the daemon; the result is the exit code."""
-    parser = argparse.ArgumentParser(prog=NAME, description="One member of Kybern's store: etcd v3 on a Raft group.")
+    """Run the daemon, or what is asked for instead; the result is the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in commands.NAMES:
+        return commands.main(NAME, words)
+    parser = argparse.ArgumentParser(
+        prog=NAME,
+        description="One member of Kybern's store: etcd v3 on a Raft group.",
+        epilog=f"Instead of running the member: {NAME} restore --help, {NAME} recover --help.",
+    )
     parser.add_argument("--config", type=Path, default=Path("/etc/kybern/store.yaml"), help="default: %(default)s")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(words)
     try:
         config = load(options.config, StoreConfig)
         check(config)

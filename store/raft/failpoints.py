@@ -68,6 +68,13 @@ NAMES = (
     "install.renamed",
     "install.loaded",
     "install.done",
+    # A data directory that is made from a file: it is marked as unfinished, everything is written, the mark is gone.
+    "restore.marked",
+    "restore.written",
+    "restore.unmarked",
+    # Recovery from a lost quorum: what was is kept aside, and then a snapshot is written in its place.
+    "recover.begin",
+    "recover.kept",
 )
 
 

@@ -70,6 +70,8 @@ def check(config: StoreConfig) -> None:
         raise daemon.StartupError(
             f"members must give this member ({config.name!r}) its peer_address, {config.peer_address}"
         )
+    if config.backup_directory is not None and config.backup_directory.is_relative_to(config.data_dir):
+        raise daemon.StartupError("backup_directory must be outside of data_dir: what takes one would take the other")
     if config.election_timeout_min >= config.election_timeout_max:
         raise daemon.StartupError("election_timeout_min must be less than election_timeout_max")
 

@@ -60,7 +60,7 @@ class Survivor:
         self._config = config
         self._directory = directory
         self._journal = Journal(directory.log_path)
-        self._machine = StoreMachine()
+        self.machine = StoreMachine()
         self._command_index = self._now_ms = 0
         self._configuration = Configuration()
         self._folder = directory.path / "snapshot"
@@ -94,7 +94,7 @@ class Survivor:
     def survey(self) -> Survey:
         """What the member has."""
         own = self._own()
-        keys = self._machine.keys
+        keys = self.machine.keys
         return Survey(
             own=own,
             others=[member for member in self._configuration.members if member.id != own.id],
@@ -104,7 +104,7 @@ class Survivor:
             term=self._directory.load_vote().term,
             revision=keys.revision,
             keys=len(keys.live),
-            leases=len(self._machine.leases.leases),
+            leases=len(self.machine.leases.leases),
         )
 
     def recover(self, now: datetime, bump: int) -> tuple[Path, int]:
@@ -123,13 +123,13 @@ class Survivor:
         try:
             kept = self._keep(now)
             failpoints.hit("recover.kept")
-            skip_revisions(self._machine, bump)
-            self._machine.alarms.replace(())
+            skip_revisions(self.machine, bump)
+            self.machine.alarms.replace(())
             if not self._directory.load_id():
                 self._directory.save_id(survey.own.id)
             self._folder.mkdir(mode=0o700, exist_ok=True)
             header = self._header(survey)
-            written = write_state(self._folder, header, self._machine)
+            written = write_state(self._folder, header, self.machine)
         except OSError as error:
             raise StartupError(f"cannot write to {self._directory.path}: {error}; nothing was changed") from error
         try:
@@ -138,7 +138,7 @@ class Survivor:
             SnapshotDirectory(self._folder).remove_older(written)
         except OSError as error:
             log.warning("what is superfluous now stays until the member starts: %s", error)
-        return kept, self._machine.keys.revision
+        return kept, self.machine.keys.revision
 
     # --- within
 
@@ -157,7 +157,7 @@ class Survivor:
 
     async def _load(self) -> Header | None:
         """The newest snapshot, as a member loads it when it starts."""
-        snapshots = Snapshots(self._config, self._folder, self._journal, self._machine, _Nobody())
+        snapshots = Snapshots(self._config, self._folder, self._journal, self.machine, _Nobody())
         try:
             return await snapshots.restore()
         finally:
@@ -172,8 +172,8 @@ class Survivor:
         for run in runs:
             for command in run.commands:
                 self._command_index += 1
-                self._machine.apply(command, Applied(self._command_index, term, now_ms))
-        self._machine.caught_up()
+                self.machine.apply(command, Applied(self._command_index, term, now_ms))
+        self.machine.caught_up()
 
     def _own(self) -> Member:
         """This member as it is in the new group: it votes, and is reached where its configuration says."""

@@ -194,7 +194,10 @@ class DataDir:
         require_empty(self.path)
         if mark.exists():
             self._clear()
-        replace_durably(mark, b"")
+        # Empty, so that it is whole as soon as it is there.
+        mark.touch(mode=0o600)
+        sync_file(mark)
+        sync_directory(self.path)
         failpoints.hit("restore.marked")
 
     def _clear(self) -> None:

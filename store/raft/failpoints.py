@@ -75,6 +75,10 @@ NAMES = (
     # Recovery from a lost quorum: what was is kept aside, and then a snapshot is written in its place.
     "recover.begin",
     "recover.kept",
+    # A copy that a member writes by its schedule: a part of it is written, it is durable, it has its name.
+    "backup.partial",
+    "backup.written",
+    "backup.done",
 )
 
 

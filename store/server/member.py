@@ -14,10 +14,11 @@ from kybern.rpc.server import RpcServer
 from store.mvcc.machine import StoreMachine
 from store.raft.interface import Raft, RaftUnavailable
 from store.server import cluster, kv, lease, maintenance, pipe, watch
+from store.server.backups import Backups, Schedule
 from store.server.compaction import Compactor
 from store.server.core import Core, Guard, admit
 from store.server.expiry import LeaseClock
-from store.server.http import HttpServer
+from store.server.http import BackupCollector, HttpServer
 from store.watch.hub import WatchHub
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class StoreMember:
     _compactor: Compactor
     _tasks: list[asyncio.Task[None]]
     _http: HttpServer | None = None
+    _backups: Backups | None = None
 
     @classmethod
     def create(cls, config: StoreConfig, raft: Raft, clock: Clock) -> Self:
@@ -70,8 +72,12 @@ class StoreMember:
                 maintenance.maintenance_handlers(core, guard),
             )
         )
-        http = HttpServer(config.metrics_address, config.tls, core, hub) if config.metrics_address else None
-        return cls(core, hub, server, lease_clock, compactor, [], http)
+        backups = _backups(config, core, clock)
+        http = None
+        if config.metrics_address:
+            collectors = [BackupCollector(backups.figures)] if backups is not None else []
+            http = HttpServer(config.metrics_address, config.tls, core, hub, collectors)
+        return cls(core, hub, server, lease_clock, compactor, [], http, backups)
 
     async def start(self) -> None:
         """Listen for clients and join the group.
@@ -91,6 +97,8 @@ class StoreMember:
             raise
         for work in (self._lease_clock.run(), self._compactor.run(), self._report_health()):
             self._tasks.append(asyncio.create_task(work))
+        if self._backups is not None:
+            self._tasks.append(asyncio.create_task(self._backups.run()))
 
     async def until_ready(self) -> None:
         """Wait until a leader is known and this member has applied everything that was committed."""
@@ -131,3 +139,10 @@ class StoreMember:
                 await self.server.serving(leads)
                 log.info("a leader is known" if leads else "there is no leader")
             await asyncio.sleep(_HEALTH_INTERVAL)
+
+
+def _backups(config: StoreConfig, core: Core, clock: Clock) -> Backups | None:
+    if config.backup_directory is None:
+        return None
+    schedule = Schedule(config.backup_directory, config.name, config.backup_interval_seconds, config.backup_keep)
+    return Backups(core, clock, schedule)

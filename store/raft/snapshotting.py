@@ -204,7 +204,7 @@ class Snapshots:
         writer: SnapshotWriter | None = None
         try:
             writer = await self._run(SnapshotWriter, self._directory.path, header)
-            async for part in paced(frames):
+            async for part in _paced(frames):
                 await self._run(writer.write, part)
             self._newest = await self._run(writer.finish)
             self.taken += 1
@@ -359,7 +359,7 @@ class Snapshots:
         return await asyncio.get_running_loop().run_in_executor(self._executor, call, *arguments)
 
 
-async def paced(frames: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def _paced(frames: Iterator[bytes]) -> AsyncIterator[bytes]:
     """The frames in larger parts, with as much time for others in between as they take to make."""
     while True:
         began, size = time.perf_counter(), 0

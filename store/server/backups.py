@@ -26,7 +26,7 @@ from kybern.snapshots import Backup, BadSnapshot, Seal
 from store.mvcc.dump import dump
 from store.raft import failpoints
 from store.raft.interface import RaftUnavailable
-from store.raft.snapshotting import paced
+from store.raft.pacing import paced
 from store.server.core import Core
 
 log = logging.getLogger(__name__)

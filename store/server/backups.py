@@ -12,12 +12,15 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
+
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from kybern import snapshots
 from kybern.backoff import Backoff
@@ -31,6 +34,7 @@ from store.server.core import Core
 
 log = logging.getLogger(__name__)
 
+_PREFIX = "kybern_store_backup"
 # Seconds after a failure, then twice as long each time.
 _RETRY = 15.0
 _LONGEST_RETRY = 1800.0
@@ -61,6 +65,28 @@ class Figures:
     failures: int = 0
     # Whether the last attempt failed.
     failing: bool = False
+
+
+class BackupCollector(Collector):
+    """How the member's copies of its state fare, when it writes any by itself."""
+
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterable[Metric]:
+        """All figures."""
+        figures = self._figures
+        gauges = {
+            "success_timestamp_seconds": ("When the last copy was begun that succeeded", figures.succeeded),
+            "revision": ("The revision that it has", figures.revision),
+            "bytes": ("How large it is", figures.size),
+            "seconds": ("How long it took", figures.seconds),
+            "failing": ("Whether the last attempt failed", float(figures.failing)),
+        }
+        for name, (text, value) in gauges.items():
+            yield GaugeMetricFamily(f"{_PREFIX}_last_{name}", text, value)
+        yield CounterMetricFamily(f"{_PREFIX}s", "Copies that succeeded", figures.taken)
+        yield CounterMetricFamily(f"{_PREFIX}_failures", "Attempts that failed", figures.failures)
 
 
 class Backups:

@@ -12,14 +12,13 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric, UntypedMetricFamily
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric, UntypedMetricFamily
 from prometheus_client.registry import Collector
 
 from kybern.config.models import Tls
 from kybern.daemon import StartupError
 from kybern.pki import identity_of_der
 from kybern.rpc.server import check_address
-from store.server.backups import Figures
 from store.server.core import Core, admitted
 from store.watch.hub import WatchHub
 
@@ -53,28 +52,6 @@ class StoreCollector(Collector):
             yield UntypedMetricFamily(f"{_PREFIX}raft_{name}", "Of the Raft node", value)
 
 
-class BackupCollector(Collector):
-    """How the member's copies of its state fare, when it writes any by itself."""
-
-    def __init__(self, figures: Figures) -> None:
-        self._figures = figures
-
-    def collect(self) -> Iterable[Metric]:
-        """All figures."""
-        figures = self._figures
-        gauges = {
-            "success_timestamp_seconds": ("When the last copy was begun that succeeded", figures.succeeded),
-            "revision": ("The revision that it has", figures.revision),
-            "bytes": ("How large it is", figures.size),
-            "seconds": ("How long it took", figures.seconds),
-            "failing": ("Whether the last attempt failed", float(figures.failing)),
-        }
-        for name, (text, value) in gauges.items():
-            yield GaugeMetricFamily(f"{_PREFIX}backup_last_{name}", text, value)
-        yield CounterMetricFamily(f"{_PREFIX}backups", "Copies that succeeded", figures.taken)
-        yield CounterMetricFamily(f"{_PREFIX}backup_failures", "Attempts that failed", figures.failures)
-
-
 def problems(core: Core) -> Iterator[str]:
     """Why the member is not well."""
     if core.raft.status().leader is None:
@@ -86,14 +63,12 @@ def problems(core: Core) -> Iterator[str]:
 class HttpServer:
     """Serves both; made by the member."""
 
-    def __init__(self, address: str, tls: Tls, core: Core, hub: WatchHub, collectors: Iterable[Collector] = ()) -> None:
+    def __init__(self, address: str, tls: Tls, core: Core, hub: WatchHub) -> None:
         self._address = address
         self._tls = tls
         self._core = core
         self._registry = CollectorRegistry()
         self._registry.register(StoreCollector(core, hub))
-        for collector in collectors:
-            self._registry.register(collector)
         ProcessCollector(registry=self._registry)
         application = web.Application(middlewares=[_admit])
         application.router.add_get("/metrics", self._metrics)
@@ -118,6 +93,10 @@ class HttpServer:
     async def stop(self) -> None:
         """Listen no more."""
         await self._runner.cleanup()
+
+    def show(self, collector: Collector) -> None:
+        """Let `/metrics` have further figures."""
+        self._registry.register(collector)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(self._registry), content_type="text/plain", charset="utf-8")

@@ -14,11 +14,11 @@ from kybern.rpc.server import RpcServer
 from store.mvcc.machine import StoreMachine
 from store.raft.interface import Raft, RaftUnavailable
 from store.server import cluster, kv, lease, maintenance, pipe, watch
-from store.server.backups import Backups, Schedule
+from store.server.backups import BackupCollector, Backups, Schedule
 from store.server.compaction import Compactor
 from store.server.core import Core, Guard, admit
 from store.server.expiry import LeaseClock
-from store.server.http import BackupCollector, HttpServer
+from store.server.http import HttpServer
 from store.watch.hub import WatchHub
 
 log = logging.getLogger(__name__)
@@ -72,12 +72,8 @@ class StoreMember:
                 maintenance.maintenance_handlers(core, guard),
             )
         )
-        backups = _backups(config, core, clock)
-        http = None
-        if config.metrics_address:
-            collectors = [BackupCollector(backups.figures)] if backups is not None else []
-            http = HttpServer(config.metrics_address, config.tls, core, hub, collectors)
-        return cls(core, hub, server, lease_clock, compactor, [], http, backups)
+        http = HttpServer(config.metrics_address, config.tls, core, hub) if config.metrics_address else None
+        return cls(core, hub, server, lease_clock, compactor, [], http, _backups(config, core, clock))
 
     async def start(self) -> None:
         """Listen for clients and join the group.
@@ -90,6 +86,8 @@ class StoreMember:
         await self.server.serving(False)
         try:
             if self._http is not None:
+                if self._backups is not None:
+                    self._http.show(BackupCollector(self._backups.figures))
                 await self._http.start()
             await self.core.raft.start(self.core.machine)
         except BaseException:

@@ -18,19 +18,22 @@ from kybern import daemon, pki
 from kybern.clock import SystemClock
 from kybern.config.loading import load
 from kybern.config.models import StoreConfig
-from store.ops import commands
 from store.server.core import GROUP_STORE
 from store.server.member import StoreMember
 
 log = logging.getLogger(__name__)
 
 NAME = "kybern-store"
+OPERATIONS = ("restore", "recover")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon, or what is asked for instead; the result is the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words and words[0] in commands.NAMES:
+    if words and words[0] in OPERATIONS:
+        # Only here: as with the consensus below.
+        from store.ops import commands  # noqa: PLC0415
+
         return commands.main(NAME, words)
     parser = argparse.ArgumentParser(
         prog=NAME,

@@ -18,13 +18,11 @@ from store.ops.restore import Order, restore
 from store.ops.state import BUMP, MOST_BUMP
 from store.raft import failpoints
 
-NAMES = ("restore", "recover")
-
 _CONFIG = Path("/etc/kybern/store.yaml")
 
 
 def main(program: str, arguments: Sequence[str]) -> int:
-    """Run a command line that begins with one of `NAMES`; the result is the exit code."""
+    """Run a command line that begins with `restore` or `recover`; the result is the exit code."""
     parser = argparse.ArgumentParser(prog=program)
     commands = parser.add_subparsers(dest="command", required=True)
     _add_restore(commands.add_parser("restore", help="make a data directory out of a file of a snapshot"))
@@ -155,7 +153,9 @@ def _recover(options: argparse.Namespace) -> None:
         kept, revision = survivor.recover(SystemClock().now(), bump)
     finally:
         survivor.close()
-    print(f"{config.name} is alone in a new group now, at revision {revision}. What was is kept in {kept}.")
+    print(
+        f"{config.name} is alone in a new group now, at revision {revision}. What was is kept in {kept}; remove it when all is well."
+    )
     print(
         "Next: start kybern-store here. Then, for each further member: `kybern store member add HOST:PORT` here, and "
         "start it with an empty data directory and `initial_state: existing` in its store.yaml."

@@ -153,9 +153,8 @@ def _recover(options: argparse.Namespace) -> None:
         kept, revision = survivor.recover(SystemClock().now(), bump)
     finally:
         survivor.close()
-    print(
-        f"{config.name} is alone in a new group now, at revision {revision}. What was is kept in {kept}; remove it when all is well."
-    )
+    print(f"{config.name} is alone in a new group now, at revision {revision}.")
+    print(f"What was is kept in {kept}; remove it when all is well.")
     print(
         "Next: start kybern-store here. Then, for each further member: `kybern store member add HOST:PORT` here, and "
         "start it with an empty data directory and `initial_state: existing` in its store.yaml."
@@ -187,8 +186,8 @@ def warned(config: StoreConfig, survey: Survey, bump: int) -> str:
 WARNING: this makes {name} the only member of a new group. Do it only when the majority is lost for good: if enough
 members can be started again with their disks, start those instead.
 - LOST: writes that {others} acknowledged without this member. What they were cannot be known here.
-  If another member has survived too, compare with --dry-run there, and recover the one whose last entry has the
-  higher term, and of the same term the higher number.
+  If another member has survived too, compare with --dry-run there, and recover that one alone whose last entry has
+  the higher term, and of the same term the higher number.
 - KEPT: everything in {name}'s log, also writes of which it never heard whether they were committed; so writes that
   were reported as failed may turn out to be done.
 - {others} must not be started with their data again: this group does not let them in, but a majority of them

@@ -238,8 +238,8 @@ class TlsTransport:
             return None
         return (
             f"{hello.name} is of another group of this cluster (one of them was restored or recovered): what it holds "
-            "is not this group's; a member that is to join has to be added, and started with an empty data directory and "
-            "initial_state: existing"
+            "is not this group's; a member that is to join has to be added, and started with an empty data directory "
+            "and initial_state: existing"
         )
 
     def _was_removed(self, hello: Hello) -> bool:

@@ -124,6 +124,14 @@ def test_what_cannot_be_restored_changes_nothing(old: Group, tmp_path: Path) -> 
     assert "was changed" in done.stderr
     assert "must not be restored" in done.stderr
     assert "Traceback" not in done.stderr
+    for words, reason in (
+        (["--bump-revision=0", "--mark-compacted"], "needs a --bump-revision"),
+        (["--bump-revision=-1"], "must be from 0"),
+        (["--member=s1"], "must be NAME=HOST:PORT"),
+        ([f"--member=s2={new.configs['s2'].peer_address}"], "must name this one"),
+    ):
+        done = new.try_kybern("snapshot", "restore", str(file), *words)
+        assert (done.returncode, reason in done.stderr) == (1, True), done.stderr
     assert not (new.folder / "s1").exists()
 
 

@@ -12,12 +12,13 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -34,6 +35,8 @@ from store.server.core import Core
 
 log = logging.getLogger(__name__)
 
+R = TypeVar("R")
+
 _PREFIX = "kybern_store_backup"
 # Seconds after a failure, then twice as long each time.
 _RETRY = 15.0
@@ -41,6 +44,8 @@ _LONGEST_RETRY = 1800.0
 # What stays free for the log, which may share the disk: a full one stops the member.
 _SPARE_BYTES = 64 << 20
 _SYNC_BYTES = 8 << 20
+# Seconds after which a copy is given up: while one is made, compactions take nothing out.
+_LONGEST = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,8 @@ class Backups:
         self._clock = clock
         self._schedule = schedule
         self._backoff = Backoff(base=min(_RETRY, schedule.interval), cap=min(_LONGEST_RETRY, schedule.interval))
+        # One thread, and no one else's: a folder on another host may hang.
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="store-backup")
         # Counts how often a leader's snapshot took the place of the state.
         self._replaced = 0
         core.machine.on_loaded(self._on_loaded)
@@ -104,10 +111,13 @@ class Backups:
 
     async def run(self) -> None:
         """Write a copy whenever one is due."""
-        wait = await asyncio.to_thread(self._first_wait)
-        while True:
-            await asyncio.sleep(wait)
-            wait = self._schedule.interval if await self.attempt() else self._backoff.next()
+        try:
+            wait = await self._run(self._first_wait)
+            while True:
+                await asyncio.sleep(wait)
+                wait = self._schedule.interval if await self.attempt() else self._backoff.next()
+        finally:
+            self._executor.shutdown(wait=False)
 
     async def attempt(self) -> bool:
         """Write a copy and remove old ones; whether that worked. What failed is logged and counted."""
@@ -118,6 +128,8 @@ class Backups:
             raise
         except RaftUnavailable:
             self._failed("no quorum says that this member's state is current")
+        except TimeoutError:
+            self._failed(f"it took longer than {_LONGEST:.0f} s")
         except OSError as error:
             self._failed(error.strerror or str(error))
         except Exception as error:
@@ -153,22 +165,33 @@ class Backups:
         revision, need, state = keys.revision, keys.footprint + _SPARE_BYTES, self._replaced
         path = schedule.folder / snapshots.backup_name(schedule.member, when, revision)
         with closing(dump(self._core.machine)) as portions:
-            part = await asyncio.to_thread(self._prepare, path, need)
-            file = await asyncio.to_thread(_create, part)
-            try:
-                seal, unsynced = Seal(), 0
-                async for portion in paced(self._of(state, portions)):
-                    unsynced += len(portion)
-                    await asyncio.to_thread(_add, file, seal, portion, unsynced >= _SYNC_BYTES)
-                    unsynced %= _SYNC_BYTES
-                size = await asyncio.to_thread(_finish, file, seal, part, path)
-            except BaseException:
-                with suppress(OSError, ValueError):
-                    file.close()
-                part.unlink(missing_ok=True)
-                raise
-        await asyncio.to_thread(self._prune, path)
+            async with asyncio.timeout(_LONGEST):
+                await self._run(self._prepare, path, need)
+                size = await self._write(path, self._of(state, portions))
+        await self._run(self._prune, path)
         return Backup(str(path), schedule.member, when, revision, size)
+
+    async def _write(self, path: Path, portions: Iterator[bytes]) -> int:
+        """Write a file, whole or not at all; its size."""
+        part = path.with_name(f".{path.name}.part")
+        file = await self._run(_create, part)
+        try:
+            seal, unsynced = Seal(), 0
+            async for portion in paced(portions):
+                unsynced += len(portion)
+                await self._run(_add, file, seal, portion, unsynced >= _SYNC_BYTES)
+                unsynced %= _SYNC_BYTES
+            return await self._run(_finish, file, seal, part, path)
+        except Exception:
+            await self._run(_discard, file, part)
+            raise
+        except BaseException:
+            # Given up: the thread may be busy yet, and is not waited for.
+            self._executor.submit(_discard, file, part)
+            raise
+
+    async def _run(self, call: Callable[..., R], *arguments: object) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call, *arguments)
 
     def _on_loaded(self) -> None:
         self._replaced += 1
@@ -180,8 +203,8 @@ class Backups:
                 raise RuntimeError("a leader's snapshot took the place of the state meanwhile")
             yield portion
 
-    def _prepare(self, path: Path, need: int) -> Path:
-        """Make room, and see that there is; the name of the unfinished file."""
+    def _prepare(self, path: Path, need: int) -> None:
+        """Make room, and see that there is."""
         folder = path.parent
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for left in folder.iterdir():
@@ -191,7 +214,6 @@ class Backups:
         free = found.f_bavail * found.f_frsize
         if free < need:
             raise OSError(errno.ENOSPC, f"{folder} has {free >> 20} MiB left, and up to {need >> 20} MiB are needed")
-        return path.with_name(f".{path.name}.part")
 
     def _prune(self, newest: Path) -> None:
         schedule = self._schedule
@@ -225,6 +247,13 @@ def _create(path: Path) -> BinaryIO:
     # It holds all secrets of the cluster.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     return open(descriptor, "wb")  # noqa: PTH123 - a descriptor has no path; `_take` closes it
+
+
+def _discard(file: BinaryIO, part: Path) -> None:
+    """Nothing of an unfinished file stays."""
+    with suppress(OSError, ValueError):
+        file.close()
+    part.unlink(missing_ok=True)
 
 
 def _add(file: BinaryIO, seal: Seal, portion: bytes, sync: bool) -> None:

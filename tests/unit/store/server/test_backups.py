@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
@@ -152,6 +153,26 @@ async def test_a_copy_of_two_states_is_none(member: Member1, monkeypatch: pytest
     assert not await member.backups.attempt()
     assert len(written) == 1
     assert member.names() == []
+
+
+async def test_a_folder_that_hangs_holds_nothing_up(member: Member1, monkeypatch: pytest.MonkeyPatch) -> None:
+    hanging = threading.Event()
+
+    def add(file: BinaryIO, seal: Seal, portion: bytes, sync: bool) -> None:
+        hanging.wait()
+
+    monkeypatch.setattr(backups, "_add", add)
+    monkeypatch.setattr(backups, "_LONGEST", 0.05)
+    assert not await member.backups.attempt()
+    # Compactions take out what the copy would have needed.
+    await member.write(b"a")
+    keys = member.core.machine.keys
+    keys.compact(keys.revision)
+    assert len(keys.log) == 1
+    hanging.set()
+    monkeypatch.undo()
+    assert await member.backups.attempt()
+    assert member.names() == ["store-s1-20260504T120000Z-4.snapshot"]
 
 
 async def test_what_is_read_back_wrong_is_removed(member: Member1, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,7 @@ def test_a_member_that_lacks_the_entry_that_names_it_gets_no_vote_yet(leading: t
     before = rig.journal.last_index
     rig.hardened.connected("d")
     index = rig.hardened.change(group(*THREE, learners=("d",)))
+    rig.tick()
     # What it lacks is next to nothing, but without it the member knows no group and would vote for nobody.
     rig.deliver("d", acknowledge(term, before + 1, sequence=rig.hardened.append_sequence))
     assert not rig.hardened.caught_up("d")

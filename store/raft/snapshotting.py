@@ -348,7 +348,8 @@ class Snapshots:
                 f"{index} of term {term}; {ADVICE}"
             )
         # Installing it was interrupted before the old log was gone, or nothing has been logged since a restore.
-        log.warning("the log up to entry %d gives way to the snapshot up to %d", journal.last_index, index)
+        if journal.last_index > journal.base_index:
+            log.warning("the log up to entry %d gives way to the snapshot up to %d", journal.last_index, index)
         try:
             journal.reset(index, term)
             journal.remove()

@@ -1,4 +1,8 @@
-"""`kybern-store --config /etc/kybern/store.yaml`: one member of the store."""
+"""`kybern-store --config /etc/kybern/store.yaml`: one member of the store.
+
+`kybern-store restore` and `kybern-store recover` work on the data directory of a member that does not run;
+`kybern store` runs them.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +25,24 @@ from store.server.member import StoreMember
 log = logging.getLogger(__name__)
 
 NAME = "kybern-store"
+OPERATIONS = ("restore", "recover")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the daemon; the result is the exit code."""
-    parser = argparse.ArgumentParser(prog=NAME, description="One member of Kybern's store: etcd v3 on a Raft group.")
+    """Run the daemon, or what is asked for instead; the result is the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in OPERATIONS:
+        # Only here: as with the consensus below.
+        from store.ops import commands  # noqa: PLC0415
+
+        return commands.main(NAME, words)
+    parser = argparse.ArgumentParser(
+        prog=NAME,
+        description="One member of Kybern's store: etcd v3 on a Raft group.",
+        epilog=f"Instead of running the member: {NAME} restore --help, {NAME} recover --help.",
+    )
     parser.add_argument("--config", type=Path, default=Path("/etc/kybern/store.yaml"), help="default: %(default)s")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(words)
     try:
         config = load(options.config, StoreConfig)
         check(config)
@@ -59,6 +74,8 @@ def check(config: StoreConfig) -> None:
         raise daemon.StartupError(
             f"members must give this member ({config.name!r}) its peer_address, {config.peer_address}"
         )
+    if config.backup_directory is not None and config.backup_directory.is_relative_to(config.data_dir):
+        raise daemon.StartupError("backup_directory must be outside of data_dir: what takes one would take the other")
     if config.election_timeout_min >= config.election_timeout_max:
         raise daemon.StartupError("election_timeout_min must be less than election_timeout_max")
 

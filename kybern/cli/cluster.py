@@ -76,6 +76,7 @@ def store_config(file: ClusterFile, name: str, layout: Layout) -> StoreConfig:
         clients={n: f"{a}:{file.ports.store}" for n, a in file.members.items()},
         tls=layout.tls("store", "store-ca"),
         cluster_name=file.cluster.name,
+        backup_directory=layout.data / "store-copies",
     )
 
 

@@ -1,30 +1,21 @@
-"""Files of `kybern store snapshot save` (and `etcdctl snapshot save`): written whole, checked, looked into.
-
-A file is the state as the store streams it, filled up to blocks of 512 bytes, and its SHA-256. The state begins with a
-frame: four bytes of length, and a MessagePack map that describes the rest.
-"""
+"""Files of `kybern store snapshot save` (and `etcdctl snapshot save`): written whole, checked, looked into."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
+from kybern import snapshots
 from kybern.cli.errors import CliError
-
-_BLOCK = 512
-_DIGEST = 32
-_PORTION = 1 << 20
-# A head is some dozens of bytes; more is none.
-_MOST_HEAD = 4096
+from kybern.snapshots import Backup, BadSnapshot
 
 
 class SnapshotInfo(msgspec.Struct, frozen=True):
-    """What a file holds. `records` may count changes too, not keys alone; sizes in bytes."""
+    """What a file holds; `size` in bytes."""
 
     file: str
     size: int
@@ -32,17 +23,7 @@ class SnapshotInfo(msgspec.Struct, frozen=True):
     format: int
     revision: int
     compacted: int
-    records: int
-
-
-class _Head(msgspec.Struct, frozen=True):
-    """The parts of the head that are shown; there may be more. Forms of it count one or the other."""
-
-    format: int
-    revision: int
-    compacted: int
-    records: int = 0
-    keys: int = 0
+    keys: int
 
 
 @contextlib.contextmanager
@@ -67,11 +48,7 @@ def writing(path: Path) -> Iterator[Callable[[bytes], object]]:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        snapshots.sync_folder(path.parent)
     except OSError as error:
         raise CliError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -82,28 +59,8 @@ def verify(path: Path) -> str:
     Raises:
         CliError: when it cannot be read, is cut, or was changed.
     """
-    try:
-        size = path.stat().st_size
-        if size <= _DIGEST or size % _BLOCK != _DIGEST:
-            raise CliError(f"{path} is not a whole snapshot: {size} bytes are not blocks of {_BLOCK} and a checksum")
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            left = size - _DIGEST
-            while left:
-                portion = file.read(min(_PORTION, left))
-                if not portion:
-                    raise CliError(f"{path} became shorter while it was read")
-                digest.update(portion)
-                left -= len(portion)
-            said = file.read(_DIGEST)
-    except OSError as error:
-        raise CliError(f"cannot read {path}: {error.strerror or error}") from error
-    if said != digest.digest():
-        raise CliError(
-            f"{path} was changed: its SHA-256 is {digest.hexdigest()[:16]}..., it says {said.hex()[:16]}...",
-            "take another copy; this one must not be restored",
-        )
-    return said.hex()
+    with _explained():
+        return snapshots.verify(path)
 
 
 def inspect(path: Path) -> SnapshotInfo:
@@ -113,16 +70,27 @@ def inspect(path: Path) -> SnapshotInfo:
         CliError: when it cannot be read, is damaged, or is not of this store.
     """
     checksum = verify(path)
+    with _explained():
+        head = snapshots.read_head(path)
+    size = path.stat().st_size
+    return SnapshotInfo(str(path), size, checksum, head.format, head.revision, head.compacted, head.keys)
+
+
+def scheduled(folder: Path) -> list[Backup]:
+    """The files of members' schedules in a folder, the oldest first.
+
+    Raises:
+        CliError: when it cannot be read.
+    """
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(4), "big")
-            if not 0 < length <= _MOST_HEAD:
-                raise CliError(f"{path} is whole, but is not of kybern-store", "`etcdctl snapshot status` reads etcd's")
-            head = msgspec.msgpack.decode(file.read(length), type=_Head)
-        size = path.stat().st_size
+        return snapshots.backups(folder)
     except OSError as error:
-        raise CliError(f"cannot read {path}: {error.strerror or error}") from error
-    except msgspec.MsgspecError as error:
-        raise CliError(f"{path} is whole, but is not a snapshot that this version knows: {error}") from error
-    records = head.records or head.keys
-    return SnapshotInfo(str(path), size, checksum, head.format, head.revision, head.compacted, records)
+        raise CliError(f"cannot read {folder}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except BadSnapshot as error:
+        raise CliError(str(error), error.hint) from error

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -35,7 +38,22 @@ store.add_typer(alarm, name="alarm")
 
 OutputOption = Annotated[str, typer.Option("--output", "-o", help="table or json.")]
 MemberArgument = Annotated[str, typer.Argument(metavar="MEMBER", help="Name or number of a member.")]
+BumpOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Leave out so many revisions and compact what is before, so that watchers begin anew; default 1000000000.",
+    ),
+]
 FileArgument = Annotated[Path, typer.Argument(help="File of a snapshot.")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    """What was said before the command: a member's configuration, and how to reach the store, once that is needed."""
+
+    config: Path
+    access: Callable[[], Access]
 
 
 @store.callback()
@@ -65,7 +83,7 @@ def connect(
             tls = tls or known.tls
         return Access(addresses, tls)
 
-    context.obj = access
+    context.obj = _Connection(config, access)
 
 
 @store.command()
@@ -194,15 +212,101 @@ def snapshot_verify(file: FileArgument) -> None:
 def snapshot_status(file: FileArgument, output: OutputOption = "table") -> None:
     """Check a file and show what it holds."""
     info = snapshots.inspect(file)
-    rows = [("REVISION", "COMPACTED", "RECORDS", "SIZE", "SHA-256")]
-    rows += [(str(info.revision), str(info.compacted), str(info.records), size(info.size), info.sha256[:16])]
+    rows = [("REVISION", "COMPACTED", "KEYS", "SIZE", "SHA-256")]
+    rows += [(str(info.revision), str(info.compacted), str(info.keys), size(info.size), info.sha256[:16])]
     _print(info, output, render(rows))
 
 
+@snapshot.command("list")
+def snapshot_list(
+    context: typer.Context,
+    folder: Annotated[
+        Path | None, typer.Option("--dir", help="Instead of the configuration's backup_directory.")
+    ] = None,
+    output: OutputOption = "table",
+) -> None:
+    """List the files that the members' schedule has written on this host, the oldest first."""
+    if folder is None:
+        folder = load(_connection(context).config, StoreConfig).backup_directory
+    if folder is None:
+        raise CliError("the configuration names no backup_directory", "--dir names one")
+    rows = snapshots.scheduled(folder)
+    table = [("TIME", "MEMBER", "REVISION", "SIZE", "FILE")]
+    table += [(f"{r.time:%Y-%m-%d %H:%M:%S}Z", r.member, str(r.revision), size(r.size), r.file) for r in rows]
+    _print(rows, output, render(table))
+
+
+@snapshot.command("restore")
+def snapshot_restore(
+    context: typer.Context,
+    file: FileArgument,
+    data_dir: Annotated[Path | None, typer.Option(help="Instead of the configuration's; it must be empty.")] = None,
+    name: Annotated[str, typer.Option(help="This member's name, instead of the configuration's.")] = "",
+    members: Annotated[
+        list[str] | None,
+        typer.Option("--member", metavar="NAME=HOST:PORT", help="Every member, instead of the configuration's."),
+    ] = None,
+    cluster_name: Annotated[str, typer.Option(help="Instead of the configuration's.")] = "",
+    skip_hash_check: Annotated[bool, typer.Option("--skip-hash-check", help="Restore without the checksum.")] = False,
+    bump_revision: BumpOption = None,
+    mark_compacted: Annotated[
+        bool, typer.Option("--mark-compacted", help="As etcdutl has it; always so when revisions are left out.")
+    ] = False,
+    token: Annotated[str, typer.Option(help="Tells groups apart that are made of one file for the same members.")] = "",
+) -> None:
+    """Make this host's member one of a NEW group with a file's state; the member must not have data yet.
+
+    Do the same for every member, with the same file and options, and then start them. Members of the old group, and
+    those that were given something else, have no part in it. Needs no store that runs; `--config` comes before the
+    command, and names the member's store.yaml.
+    """
+    words: list[str] = []
+    for option, value in (("--data-dir", data_dir), ("--name", name), ("--cluster-name", cluster_name)):
+        words += [f"{option}={value}"] if value else []
+    words += [f"--member={pair}" for pair in members or []]
+    words += ["--skip-hash-check"] if skip_hash_check else []
+    words += ["--mark-compacted"] if mark_compacted else []
+    words += [f"--token={token}"] if token else []
+    _here("restore", context, bump_revision, [*words, "--", str(file)])
+
+
+@store.command()
+def recover(
+    context: typer.Context,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the member has; change nothing.")] = False,
+    bump_revision: BumpOption = None,
+) -> None:
+    """When the majority is lost for good: let this host's member, which must be stopped, go on ALONE with what it has.
+
+    Writes that only the lost members had are lost. Members of the old group have no part in the new one; add others
+    with `member add`. `--config` comes before the command.
+    """
+    words = ["--yes"] if yes else []
+    words += ["--dry-run"] if dry_run else []
+    _here("recover", context, bump_revision, words)
+
+
+def _here(command: str, context: typer.Context, bump: int | None, words: Sequence[str]) -> None:
+    """Let kybern-store do something to this host's data directory: what is in there is its alone to know."""
+    given = [] if bump is None else [f"--bump-revision={bump}"]
+    config = f"--config={_connection(context).config.absolute()}"
+    # Not the current folder's modules: -P.
+    program = [sys.executable, "-P", "-m", "store.main"]
+    sys.stdout.flush()
+    done = subprocess.run([*program, command, config, *given, *words], check=False)
+    if done.returncode:
+        raise typer.Exit(1)
+
+
 def _access(context: typer.Context) -> Access:
-    access = context.obj()
-    assert isinstance(access, Access)  # noqa: S101 - `connect` made it
-    return access
+    return _connection(context).access()
+
+
+def _connection(context: typer.Context) -> _Connection:
+    found = context.obj
+    assert isinstance(found, _Connection)  # noqa: S101 - `connect` made it
+    return found
 
 
 def _run(what: str, work: Coroutine[Any, Any, T]) -> T:

@@ -95,6 +95,11 @@ class StoreConfig(_Config):
     snapshot_log_bytes: Annotated[int, msgspec.Meta(gt=0)] = 64 << 20
     snapshot_entries: Annotated[int, msgspec.Meta(gt=0)] = 50_000
     snapshot_keep_entries: Annotated[int, msgspec.Meta(ge=0)] = 5_000
+    # Where this member writes copies of its state by itself, outside of data_dir; none when it is not set. How often,
+    # and how many of its own files stay. Members may share the folder.
+    backup_directory: Path | None = None
+    backup_interval_seconds: Seconds = 6 * 3600.0
+    backup_keep: Annotated[int, msgspec.Meta(gt=0)] = 12
     log: Logging = msgspec.field(default_factory=Logging)
 
 

@@ -23,6 +23,8 @@ from store.raft.members import members_of
 MAX_LEARNERS = 2
 # Removed members that are told so when they come back; of those removed earlier, none is let in either.
 _MAX_REMOVED = 256
+# The group that a cluster begins with, of members that the file names.
+FIRST_GROUP = "first"
 
 
 class Configuration(Frozen, array_like=True):
@@ -33,6 +35,9 @@ class Configuration(Frozen, array_like=True):
     rising: tuple[int, ...] = ()
     # Ids of members that were removed.
     removed: tuple[int, ...] = ()
+    # Which group of this cluster's name it is: another one after it was restored from a file or recovered from a lost
+    # quorum, so that members of the one before have no part in it. Empty: not known yet.
+    group: str = FIRST_GROUP
 
     def named(self, name: str) -> Member | None:
         """The member of that name."""
@@ -144,7 +149,9 @@ def added_id(cluster_name: str, peer_address: str, index: int) -> int:
 
 def initial(config: StoreConfig) -> Configuration:
     """What holds before the log has a configuration: the file's members, or nobody for a member that joins."""
-    return Configuration(tuple(members_of(config)) if config.initial_state == "new" else ())
+    if config.initial_state == "new":
+        return Configuration(tuple(members_of(config)))
+    return Configuration(group="")
 
 
 def encode(configuration: Configuration) -> bytes:
@@ -236,19 +243,19 @@ def _added(before: Configuration, change: Add, new_id: int) -> tuple[Configurati
         raise MembershipError(MembershipReason.TOO_MANY_LEARNERS)
     member = Member(new_id, change.name, change.peer_address, change.client_address, learner=True)
     rising = before.rising if change.learner else (*before.rising, new_id)
-    return Configuration((*before.members, member), rising, before.removed), member
+    return Configuration((*before.members, member), rising, before.removed, before.group), member
 
 
 def _removed(before: Configuration, gone: Member) -> tuple[Configuration, Member]:
     members = tuple(member for member in before.members if member is not gone)
     removed = (*before.removed, gone.id)[-_MAX_REMOVED:]
-    return Configuration(members, _without(before.rising, gone.id), removed), gone
+    return Configuration(members, _without(before.rising, gone.id), removed, before.group), gone
 
 
 def _with(before: Configuration, member: Member) -> tuple[Configuration, Member]:
     members = tuple(member if other.id == member.id else other for other in before.members)
     rising = before.rising if member.learner else _without(before.rising, member.id)
-    return Configuration(members, rising, before.removed), member
+    return Configuration(members, rising, before.removed, before.group), member
 
 
 def _without(ids: Sequence[int], gone: int) -> tuple[int, ...]:

@@ -270,7 +270,9 @@ class HardenedRaft(ElectingRaft):
         node = self._node(peer)
         if peer not in self.active() or node not in self._progress:
             return False
-        return bool(self._SyncObj__raftMatchIndex[node] + 2 * MAX_UNCOMMITTED >= self.journal.last_index)
+        match = self._SyncObj__raftMatchIndex[node]
+        # With the entry that names it: a member whose log names no group votes for nobody.
+        return bool(match >= self.configurations.index and match + 2 * MAX_UNCOMMITTED >= self.journal.last_index)
 
     # --- a tick
 

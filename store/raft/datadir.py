@@ -5,12 +5,14 @@ identity.json   cluster and member that the directory belongs to
 id              the member's id in the group, from when the member knows it
 vote            term and vote, replaced as a whole and fsynced each time
 log/            the journal's segments
+restoring       there while a restore writes all this: a member does not start with it
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -20,6 +22,10 @@ import msgspec
 from kybern.daemon import StartupError
 from kybern.struct import Frozen
 from store.raft import failpoints
+
+_MARK = "restoring"
+# What may lie in a directory that counts as empty: the root of a file system has the second.
+_OF_NOBODY = {"lock", "lost+found"}
 
 _VOTE_MAGIC = b"KYVO"
 _VOTE_HEADER = struct.Struct("<4sII")
@@ -54,8 +60,43 @@ class DataDir:
         """Lock the directory for this process, making it when it is not there yet.
 
         Raises:
-            StartupError: another process uses it, it belongs to another member, or it cannot be read or written.
+            StartupError: another process uses it, it belongs to another member, restoring it was interrupted, or it
+                cannot be read or written.
         """
+        return cls._locked(path, identity, restoring=False)
+
+    @classmethod
+    def begin(cls, path: Path, identity: Identity) -> DataDir:
+        """Lock an empty directory, or what an interrupted restore left of one. Nothing in it counts before `complete`.
+
+        Raises:
+            StartupError: it is not empty, another process uses it, or it cannot be written.
+        """
+        require_empty(path)
+        return cls._locked(path, identity, restoring=True)
+
+    def complete(self) -> None:
+        """After `begin`: what was written counts from now on.
+
+        Raises:
+            OSError: when the disk does not take that.
+        """
+        (self.path / _MARK).unlink()
+        failpoints.hit("restore.unmarked")
+        sync_directory(self.path)
+
+    def abandon(self) -> None:
+        """After `begin`: remove what was written.
+
+        Raises:
+            OSError: when the disk does not take that.
+        """
+        self._clear()
+        (self.path / _MARK).unlink(missing_ok=True)
+        sync_directory(self.path)
+
+    @classmethod
+    def _locked(cls, path: Path, identity: Identity, *, restoring: bool) -> DataDir:
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -64,6 +105,7 @@ class DataDir:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             directory = cls(path, lock)
+            directory._mark(restoring=restoring)
             directory._claim(identity)
         except BlockingIOError as error:
             os.close(lock)
@@ -140,6 +182,35 @@ class DataDir:
         """
         replace_durably(self.path / "id", b"%d\n" % member_id)
 
+    def _mark(self, *, restoring: bool) -> None:
+        mark = self.path / _MARK
+        if not restoring:
+            if mark.exists():
+                raise StartupError(
+                    f"restoring the data directory {self.path} from a file was interrupted; restore it again, or "
+                    "empty it"
+                )
+            return
+        require_empty(self.path)
+        if mark.exists():
+            self._clear()
+        # Empty, so that it is whole as soon as it is there.
+        mark.touch(mode=0o600)
+        sync_file(mark)
+        sync_directory(self.path)
+        failpoints.hit("restore.marked")
+
+    def _clear(self) -> None:
+        """Remove all that a restore may have written, but not the mark, nor the lock that this process holds."""
+        for path in self.path.iterdir():
+            if path.name in (_MARK, *_OF_NOBODY):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        sync_directory(self.path)
+
     def _claim(self, identity: Identity) -> None:
         file = self.path / "identity.json"
         try:
@@ -169,6 +240,25 @@ class DataDir:
         self.save_vote(Vote())
         replace_durably(file, msgspec.json.encode(identity))
         sync_directory(self.path.parent)
+
+
+def require_empty(path: Path) -> None:
+    """Refuse a directory that holds anything but what an interrupted restore left there; it need not exist.
+
+    Raises:
+        StartupError: it is not empty, or cannot be read.
+    """
+    try:
+        found = {entry.name for entry in path.iterdir()} - _OF_NOBODY
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StartupError(f"cannot use the data directory {path}: {error.strerror}") from error
+    if found and _MARK not in found:
+        raise StartupError(
+            f"the data directory {path} is not empty (it has {', '.join(sorted(found)[:3])}); nothing was changed: "
+            "move away what it holds, or name another one"
+        )
 
 
 def replace_durably(path: Path, data: bytes) -> None:

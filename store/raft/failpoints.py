@@ -68,6 +68,17 @@ NAMES = (
     "install.renamed",
     "install.loaded",
     "install.done",
+    # A data directory that is made from a file: it is marked as unfinished, everything is written, the mark is gone.
+    "restore.marked",
+    "restore.written",
+    "restore.unmarked",
+    # Recovery from a lost quorum: what was is kept aside, and then a snapshot is written in its place.
+    "recover.begin",
+    "recover.kept",
+    # A copy that a member writes by its schedule: a part of it is written, it is durable, it has its name.
+    "backup.partial",
+    "backup.written",
+    "backup.done",
 )
 
 

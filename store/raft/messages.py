@@ -40,6 +40,8 @@ class Hello(_Message, tag="hello"):
     id: _Id = 0
     peer_address: str = ""
     client_address: str = ""
+    # The sender's group (`Configuration.group`); empty while it joins and has heard of none.
+    group: str = ""
 
 
 class Ping(_Message, tag="ping"):

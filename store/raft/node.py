@@ -604,6 +604,9 @@ class RaftNode:
                 self._snapshots.on_reply(peer, message)
             case messages.ChangeRequest() | messages.ChangeReply() | messages.Removed():
                 self._on_membership(peer, message)
+            case messages.VoteRequest() if not self._configurations.current.group:
+                # It joins, and cannot tell whether the candidate is of the group that awaits it.
+                log.debug("no vote for %s: this member knows no group yet", peer)
             case _:
                 self._receive(raft, peer, message)
         self.kick()

@@ -80,10 +80,14 @@ class SnapshotFile:
 
 
 class SnapshotWriter:
-    """Writes one snapshot; nothing has its name before `finish` has returned."""
+    """Writes one snapshot; nothing has its name before `finish` has returned.
 
-    def __init__(self, directory: Path, header: Header) -> None:
-        self._path = directory / f"{header.index:020d}.snap"
+    `installed`: it takes the place of the log, as a leader's does.
+    """
+
+    def __init__(self, directory: Path, header: Header, *, installed: bool = False) -> None:
+        self._installed = installed
+        self._path = directory / f"{header.index:020d}.{'installed' if installed else 'snap'}"
         self._temporary = directory / "own.new"
         self._header = header
         self._total = self._unsynced = 0
@@ -133,7 +137,7 @@ class SnapshotWriter:
         failpoints.hit("snapshot.renamed")
         sync_directory(self._path.parent)
         failpoints.hit("snapshot.done")
-        return SnapshotFile(self._path, self._header, size, installed=False)
+        return SnapshotFile(self._path, self._header, size, installed=self._installed)
 
     def abandon(self) -> None:
         """Remove what was written; nothing happens after `finish`."""

@@ -398,8 +398,9 @@ class Snapshots:
                 f"the log ends with entry {journal.last_index} or differs there, but {newest.path} was made of entry "
                 f"{index} of term {term}; {ADVICE}"
             )
-        # Installing it was interrupted before the old log was gone.
-        log.warning("the log up to entry %d gives way to the leader's snapshot up to %d", journal.last_index, index)
+        # Installing it was interrupted before the old log was gone, or nothing has been logged since a restore.
+        if journal.last_index > journal.base_index:
+            log.warning("the log up to entry %d gives way to the snapshot up to %d", journal.last_index, index)
         try:
             journal.reset(index, term)
             journal.remove()

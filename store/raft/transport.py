@@ -21,7 +21,7 @@ from kybern.clock import Clock
 from kybern.config.models import StoreConfig, Tls
 from kybern.daemon import StartupError
 from kybern.pki import Identity, check_files
-from store.raft.configuration import Configuration
+from store.raft.configuration import FIRST_GROUP, Configuration
 from store.raft.connection import GROUP_MEMBERS, Connection
 from store.raft.messages import PROTOCOL, Hello, Message, Removed
 
@@ -100,6 +100,7 @@ class TlsTransport:
         self._peers = {name: address for name, address in config.members.items() if name != config.name}
         self._awaited: set[str] = set()
         self._removed: set[int] = set()
+        self._group = "" if config.initial_state == "existing" else FIRST_GROUP
         # Idle times in seconds: when to show that we are there, and when a silent peer is given up.
         self._ping_after = config.election_timeout_min / 2
         self._dead_after = 2 * config.election_timeout_max
@@ -166,14 +167,18 @@ class TlsTransport:
         if not members:
             return
         own = self._config.name
+        self._group = configurations[-1].group
         # Later ones count more: the last is the newest.
         self._peers = {member.name: member.peer_address for member in members if member.name not in ("", own)}
         self._awaited = {member.peer_address for member in members if not member.name}
         self._removed = {member_id for configuration in configurations for member_id in configuration.removed}
         self._removed -= {member.id for member in members}
         for name, connection in list(self._open.items()):
-            if self._was_removed(connection.hello) or not self._knows(connection.hello):
-                connection.part("it is not a member any more")
+            reason = self._of_another_group(connection.hello)
+            if reason is None and (self._was_removed(connection.hello) or not self._knows(connection.hello)):
+                reason = "it is not a member any more"
+            if reason is not None:
+                connection.part(reason)
                 del self._open[name]
                 self._notify(lambda listener, name=name: listener.on_disconnected(name))  # type: ignore[misc]
         if self._watching is not None and not self._stopped:
@@ -202,6 +207,8 @@ class TlsTransport:
             return f"{hello.name} belongs to the cluster {hello.cluster!r}, not {self._config.cluster_name!r}"
         if hello.protocol != PROTOCOL:
             return f"{hello.name} speaks protocol {hello.protocol}, this member {PROTOCOL}"
+        if (reason := self._of_another_group(hello)) is not None:
+            return reason
         if self._was_removed(hello):
             return f"{hello.name} was removed from the group"
         if not self._knows(hello):
@@ -209,7 +216,12 @@ class TlsTransport:
         return None
 
     def last_word(self, identity: Identity, hello: Hello) -> Message | None:
-        """What a peer that is not let in should know before the connection ends."""
+        """What a peer that is not let in should know before the connection ends.
+
+        Nothing across groups: whoever recovered a group that was not lost must not end its members.
+        """
+        if self._of_another_group(hello) is not None:
+            return None
         if GROUP_MEMBERS in identity.groups and identity.name == hello.name and self._was_removed(hello):
             return Removed(hello.id)
         return None
@@ -219,6 +231,16 @@ class TlsTransport:
         if hello.name in self._peers or (not hello.id and hello.peer_address in self._awaited):
             return True
         return self._behind and hello.id != 0
+
+    def _of_another_group(self, hello: Hello) -> str | None:
+        """Why the peer has no part in this group, whoever it is; None when it may have one."""
+        if not hello.group or not self._group or hello.group == self._group:
+            return None
+        return (
+            f"{hello.name} is of another group of this cluster (one of them was restored or recovered): what it holds "
+            "is not this group's; a member that is to join has to be added, and started with an empty data directory "
+            "and initial_state: existing"
+        )
 
     def _was_removed(self, hello: Hello) -> bool:
         """Whether this is a member that was removed, its name perhaps given to another since."""
@@ -267,7 +289,15 @@ class TlsTransport:
 
     def _connection(self, expected: str = "") -> Connection:
         config = self._config
-        hello = Hello(config.cluster_name, config.name, PROTOCOL, self._id, config.peer_address, config.client_address)
+        hello = Hello(
+            config.cluster_name,
+            config.name,
+            PROTOCOL,
+            self._id,
+            config.peer_address,
+            config.client_address,
+            self._group,
+        )
         return Connection(self, hello, self._now, expected)
 
     def _keep_dialling(self) -> None:

@@ -122,6 +122,10 @@ class HttpServer:
         self._lag.stop()
         await self._runner.cleanup()
 
+    def show(self, collector: Collector) -> None:
+        """Let `/metrics` have further figures."""
+        self._registry.register(collector)
+
     async def _metrics(self, request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(self._registry), content_type="text/plain", charset="utf-8")
 

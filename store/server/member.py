@@ -13,6 +13,7 @@ from kybern.rpc.server import RpcServer
 from store.mvcc.machine import StoreMachine
 from store.raft.interface import Raft, RaftUnavailable
 from store.server import cluster, kv, lease, maintenance, pipe, watch
+from store.server.backups import BackupCollector, Backups, Schedule
 from store.server.compaction import Compactor
 from store.server.core import Core, Guard, admit
 from store.server.expiry import LeaseClock
@@ -41,6 +42,7 @@ class StoreMember:
     _compactor: Compactor
     _tasks: list[asyncio.Task[None]]
     _http: HttpServer | None = None
+    _backups: Backups | None = None
 
     @classmethod
     def create(cls, config: StoreConfig, raft: Raft, clock: Clock) -> Self:
@@ -77,7 +79,7 @@ class StoreMember:
             from store.server.http import HttpServer  # noqa: PLC0415
 
             http = HttpServer(config.metrics_address, config.tls, core, hub)
-        return cls(core, hub, server, lease_clock, compactor, [], http)
+        return cls(core, hub, server, lease_clock, compactor, [], http, _backups(config, core, clock))
 
     async def start(self) -> None:
         """Listen for clients and join the group.
@@ -90,6 +92,8 @@ class StoreMember:
         await self.server.serving(False)
         try:
             if self._http is not None:
+                if self._backups is not None:
+                    self._http.show(BackupCollector(self._backups.figures))
                 await self._http.start()
             await self.core.raft.start(self.core.machine)
         except BaseException:
@@ -97,6 +101,8 @@ class StoreMember:
             raise
         for work in (self._lease_clock.run(), self._compactor.run(), self._report_health()):
             self._tasks.append(asyncio.create_task(work))
+        if self._backups is not None:
+            self._tasks.append(asyncio.create_task(self._backups.run()))
 
     async def until_ready(self) -> None:
         """Wait until a leader is known and this member has applied everything that was committed."""
@@ -137,3 +143,10 @@ class StoreMember:
                 await self.server.serving(leads)
                 log.info("a leader is known" if leads else "there is no leader")
             await asyncio.sleep(_HEALTH_INTERVAL)
+
+
+def _backups(config: StoreConfig, core: Core, clock: Clock) -> Backups | None:
+    if config.backup_directory is None:
+        return None
+    schedule = Schedule(config.backup_directory, config.name, config.backup_interval_seconds, config.backup_keep)
+    return Backups(core, clock, schedule)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from kybern.config.loading import dump
 from kybern.config.models import StoreConfig, Tls
 from tests.integration.store.serving import HOST, Certificates, free_port
@@ -59,6 +61,19 @@ class Group:
     def file(self, name: str) -> Path:
         """A member's configuration."""
         return self.folder / f"{name}.yaml"
+
+    def add(self, name: str, **changes: object) -> None:
+        """Another member's configuration, or another one for a member: the first's with some fields changed."""
+        config = self.configs.get(name) or next(iter(self.configs.values()))
+        self.configs[name] = msgspec.structs.replace(config, **changes)  # type: ignore[type-var] # a struct all the same
+        self.file(name).write_text(dump(self.configs[name]))
+
+    def kill(self, *names: str) -> None:
+        """End members without a warning."""
+        for name in names:
+            self.processes[name].kill()
+        for name in names:
+            self.processes.pop(name).wait()
 
     def log(self, name: str) -> str:
         """What a member has logged."""
@@ -134,20 +149,21 @@ class Group:
 
     # --- kybern store
 
-    def try_kybern(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """`kybern store`, with the first member's configuration."""
+    def try_kybern(self, *words: str, of: str = "s1", stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """`kybern store`, with a member's configuration."""
         program = "import sys; from kybern.cli.main import main; sys.exit(main())"
         return subprocess.run(
-            [sys.executable, "-c", program, "store", f"--config={self.file('s1')}", *words],
+            [sys.executable, "-c", program, "store", f"--config={self.file(of)}", *words],
+            input=stdin,
             capture_output=True,
             text=True,
             check=False,
             timeout=PATIENCE,
         )
 
-    def kybern(self, *words: str) -> str:
+    def kybern(self, *words: str, of: str = "s1", stdin: str = "") -> str:
         """Standard output of a command that must succeed."""
-        done = self.try_kybern(*words)
+        done = self.try_kybern(*words, of=of, stdin=stdin)
         assert done.returncode == 0, (words, done.stdout, done.stderr)
         return done.stdout.strip()
 

@@ -40,6 +40,7 @@ def test_a_store_member_knows_all_members() -> None:
     assert config.members == {n: f"{a}:2380" for n, a in MEMBERS.items()}
     assert config.clients == {n: f"{a}:2379" for n, a in MEMBERS.items()}
     assert config.data_dir == Path("/var/lib/kybern/store")
+    assert config.backup_directory == Path("/var/lib/kybern/store-copies")
     assert config.tls.ca == Path("/etc/kybern/pki/store-ca.crt")
 
 

@@ -11,7 +11,7 @@ import pytest
 from kybern.cli import snapshots
 from kybern.cli.errors import CliError
 
-HEAD = {"format": 1, "revision": 42, "compacted": 7, "applied_index": 9, "now_ms": 1, "records": 3, "more": "x"}
+HEAD = {"format": 1, "revision": 42, "compacted": 7, "applied_index": 9, "now_ms": 1, "keys": 3, "more": "x"}
 
 
 def content(head: object = HEAD) -> bytes:
@@ -35,7 +35,7 @@ def test_a_whole_file_is_there_and_private(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["s"]
     assert snapshots.verify(tmp_path / "s") == data[-32:].hex()
     info = snapshots.inspect(tmp_path / "s")
-    assert (info.revision, info.compacted, info.records, info.size) == (42, 7, 3, len(data))
+    assert (info.revision, info.compacted, info.keys, info.size) == (42, 7, 3, len(data))
 
 
 def test_what_was_cut_on_its_way_is_not_there(tmp_path: Path) -> None:

@@ -11,9 +11,12 @@ import pytest
 
 from kybern.config.models import StoreConfig
 from kybern.daemon import StartupError
+from store.raft import messages
+from store.raft.configuration import Configuration
 from store.raft.interface import Member, MembershipError, MembershipReason, RaftUnavailable
 from store.raft.node import RaftNode
-from tests.integration.store.raft.cluster import Group, changed, configurations, free_ports, issue, until
+from store.raft.transport import Listener
+from tests.integration.store.raft.cluster import Group, Recorder, changed, configurations, free_ports, issue, until
 
 
 class Load:
@@ -101,6 +104,48 @@ async def refused(call: object) -> MembershipReason:
     with pytest.raises(MembershipError) as caught:
         await call  # type: ignore[misc]
     return caught.value.reason
+
+
+class Deaf:
+    """A transport that writes down what the member says."""
+
+    def __init__(self) -> None:
+        self.sent: list[messages.Message] = []
+
+    async def start(self, listener: Listener) -> None:
+        """Nobody is there."""
+
+    async def stop(self) -> None:
+        """Nobody was there."""
+
+    def send(self, peer: str, message: messages.Message) -> bool:
+        self.sent.append(message)
+        return True
+
+    def configure(self, own_id: int, *configurations: Configuration, behind: bool = False) -> None:
+        """It hears whom the test says."""
+
+    def hello(self, peer: str) -> messages.Hello | None:
+        return None
+
+
+@pytest.mark.parametrize(("state", "votes"), [("new", 2), ("existing", 0)])
+async def test_a_member_that_joins_votes_for_nobody_before_it_knows_its_group(
+    tmp_path: Path, state: str, votes: int
+) -> None:
+    config = changed(configurations(tmp_path)[0], initial_state=state)
+    transport = Deaf()
+    node = RaftNode(config, transport=lambda config, clock: transport)
+    await node.start(Recorder())
+    try:
+        # A member of a group that was lost, to which one of the same name belonged.
+        for trial in (True, False):
+            node.on_message("s2", messages.VoteRequest(9, last_index=1000, last_term=8, trial=trial))
+        granted = [m for m in transport.sent if isinstance(m, messages.VoteReply) and m.granted]
+        assert len(granted) == votes
+        assert node.status().term == (9 if votes else 0)
+    finally:
+        await node.stop()
 
 
 async def test_a_group_grows_from_one_to_five_while_it_is_written_to(tmp_path: Path) -> None:

@@ -185,6 +185,34 @@ async def test_a_removed_member_is_parted_with_and_told_so_when_it_comes(tmp_pat
         assert messages.ReadRequest(8) not in told_two.messages
 
 
+async def test_a_member_of_another_group_is_turned_away_and_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = configurations(tmp_path, 2)
+    own, other = members_of(first)
+    known = Configuration((own, other))
+    # As one that was recovered, and one that was away meanwhile.
+    recovered = Configuration((own,), removed=(other.id,), group="another")
+    async with running(first) as (one, told), running(second) as (two, told_two):
+        two.configure(other.id, known)
+        one.configure(own.id, recovered, behind=True)
+        await until(lambda: "s2 is of another group of this cluster" in caplog.text, "turned away")
+        one.configure(own.id, replace_group(known, "another"))
+        await until(lambda: "s1 is of another group of this cluster" in caplog.text, "turned away by the other")
+        # Nobody is told that it was removed: whoever recovers a group that was not lost does not end its members.
+        assert told.messages == told_two.messages == []
+        assert told.events == told_two.events == []
+        # Who joins has no group; once it has one, those of others are parted with.
+        one.configure(own.id, replace_group(known, ""))
+        await until(lambda: told.events == ["+s2"] and told_two.events == ["+s1"], "connected", seconds=30)
+        one.configure(own.id, replace_group(known, "another"))
+        await until(lambda: told.events == ["+s2", "-s2"], "parted with")
+
+
+def replace_group(known: Configuration, group: str) -> Configuration:
+    return Configuration(known.members, group=group)
+
+
 async def test_a_member_that_moved_is_dialled_at_its_new_address(tmp_path: Path) -> None:
     first, second = configurations(tmp_path, 2)
     moved = changed(second, peer_address=f"127.0.0.1:{free_ports(1)[0]}")

@@ -71,6 +71,19 @@ def test_a_learner_is_sent_the_log_and_counts_for_nothing(leading: tuple[Hardene
     assert rig.hardened.caught_up("d")
 
 
+def test_a_member_that_lacks_the_entry_that_names_it_gets_no_vote_yet(leading: tuple[HardenedRig, int]) -> None:
+    rig, term = leading
+    before = rig.journal.last_index
+    rig.hardened.connected("d")
+    index = rig.hardened.change(group(*THREE, learners=("d",)))
+    rig.tick()
+    # What it lacks is next to nothing, but without it the member knows no group and would vote for nobody.
+    rig.deliver("d", acknowledge(term, before + 1, sequence=rig.hardened.append_sequence))
+    assert not rig.hardened.caught_up("d")
+    rig.deliver("d", acknowledge(term, index + 1, sequence=rig.hardened.append_sequence))
+    assert rig.hardened.caught_up("d")
+
+
 def test_one_change_at_a_time(leading: tuple[HardenedRig, int]) -> None:
     rig, term = leading
     rig.hardened.change(group(*THREE, "d"))

@@ -16,11 +16,10 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.fault.store import nemesis
+from tests.fault.store import disks, nemesis
 from tests.fault.store.cluster import Cluster
+from tests.fault.store.network import INSIDE, own_namespaces
 from tests.fault.store.rounds import Options, Run, Summary
-
-_INSIDE = "KYBERN_FAULT_MOUNTS"
 
 
 def main() -> int:
@@ -37,11 +36,14 @@ def main() -> int:
     names = list(nemesis.FAULTS) if options.nemesis == "all" else options.nemesis.split(",")
     if unknown := [name for name in names if name not in nemesis.FAULTS]:
         parser.error(f"unknown faults: {', '.join(unknown)}")
-    if "disk-full" in names and _INSIDE not in os.environ and (command := nemesis.own_mounts()):
-        # Mounts of a namespace vanish with its last process, however it ends.
-        os.environ[_INSIDE] = "1"
+    if INSIDE not in os.environ:
+        command = own_namespaces()
+        if command is None:
+            parser.error("network and mount namespaces of its own need root (or namespaces of users), and iproute2")
+        # What is in namespaces vanishes with their last process, however it ends.
+        os.environ[INSIDE] = "1"
         os.execv(command[0], [*command, sys.executable, "-m", "tests.fault.store", *sys.argv[1:], f"--seed={seed}"])
-    left_out = {n: why for n, why in nemesis.available(tmpfs=_INSIDE in os.environ).items() if n in names}
+    left_out = {n: why for n, why in nemesis.unavailable().items() if n in names}
     faults = [name for name in names if name not in left_out]
     random.Random(seed).shuffle(faults)
     _say(f"seed {seed}")
@@ -64,8 +66,8 @@ def main() -> int:
 async def _run(folder: Path, options: Options) -> Summary:
     cluster = Cluster(folder)
     if "disk-full" in options.faults:
-        cluster.data(nemesis.TMPFS_MEMBER).mkdir(mode=0o700)
-        await nemesis.mount_tmpfs(cluster.data(nemesis.TMPFS_MEMBER))
+        cluster.data(disks.TMPFS_MEMBER).mkdir(mode=0o700)
+        await disks.mount_tmpfs(cluster.data(disks.TMPFS_MEMBER))
     try:
         await cluster.start()
         run = Run(cluster, options, _say)
@@ -76,7 +78,7 @@ async def _run(folder: Path, options: Options) -> Summary:
     finally:
         await cluster.stop()
         if "disk-full" in options.faults:
-            await nemesis.unmount(cluster.data(nemesis.TMPFS_MEMBER))
+            await disks.unmount(cluster.data(disks.TMPFS_MEMBER))
     return run.summary
 
 

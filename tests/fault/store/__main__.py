@@ -27,7 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fault.store", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=None, help="default: random, and printed")
-    parser.add_argument("--seconds", type=float, default=0.0, help="begin no round after so many seconds")
+    parser.add_argument("--seconds", type=float, default=0.0, help="begin no other round after so many seconds")
     parser.add_argument("--nemesis", default="all", help=f"faults, with commas: all, {', '.join(nemesis.FAULTS)}")
     parser.add_argument("--single", action="store_true", help="do not also kill all members in every round")
     parser.add_argument("--keep", type=Path, default=None, help="a folder for data, logs and histories; it is kept")

@@ -194,11 +194,14 @@ class Cluster:
     async def hash(self, name: str, revision: int) -> tuple[int, int]:
         """A member's checksum of all keys up to a revision, and the revision it has compacted to."""
         request = maintenance_pb2.HashKVRequest(revision=revision)
-        answer = await self.call(name, "Maintenance/HashKV", request, maintenance_pb2.HashKVResponse, _PATIENCE)
+        response = maintenance_pb2.HashKVResponse
+        answer = await self.call(name, "Maintenance/HashKV", request, response, _PATIENCE, wait=True)
         return answer.hash, answer.compact_revision
 
-    async def call(self, name: str, method: str, request: Message, response: type[R], seconds: float) -> R:
-        """One of etcd's calls, made once, to one member.
+    async def call(
+        self, name: str, method: str, request: Message, response: type[R], seconds: float, *, wait: bool = False
+    ) -> R:
+        """One of etcd's calls, made once, to one member (`wait`: once it can be reached).
 
         Raises:
             AioRpcError: when it refuses, or does not answer in time.
@@ -206,4 +209,4 @@ class Cluster:
         channel = self._channels.get(name)
         if channel is None:
             channel = self._channels[name] = open_channel(self.clients[name], self.master)
-        return await unary(channel, f"/etcdserverpb.{method}", request, response, seconds)
+        return await unary(channel, f"/etcdserverpb.{method}", request, response, seconds, wait=wait)

@@ -11,7 +11,9 @@ from kybern.pb.etcd import kv_pb2
 from tests.fault.store.cluster import NAMES, Cluster
 
 _CALL_SECONDS = 2.0
-_ATTEMPTS = 4
+_ATTEMPTS = 5
+# Seconds between question and kill at the first attempt; half as many at each one after that.
+_LONGEST = 0.008
 
 
 async def kill_all_in_compact(cluster: Cluster, rng: random.Random) -> bool:
@@ -20,7 +22,7 @@ async def kill_all_in_compact(cluster: Cluster, rng: random.Random) -> bool:
     False when each was answered before the kill, or nothing is left to compact; all members are killed all the same.
     Forgotten is only what was checked already.
     """
-    for _ in range(_ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
         left = cluster.checked - cluster.compacted
         if left <= 0:
             break
@@ -28,7 +30,7 @@ async def kill_all_in_compact(cluster: Cluster, rng: random.Random) -> bool:
         calls = [asyncio.create_task(_compact(cluster, name, revision)) for name in NAMES]
         # Compacted or not, it is not asked for again.
         cluster.compacted = revision
-        await asyncio.sleep(rng.uniform(0, 0.008))
+        await asyncio.sleep(rng.uniform(0, _LONGEST / 2**attempt))
         unanswered = not any(call.done() for call in calls)
         if unanswered:
             await cluster.kill(NAMES)

@@ -62,9 +62,9 @@ class Network:
         for name, address in self.addresses.items():
             gateway = self._gateways[name]
             await run("ip", "netns", "add", name)
-            await run("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
+            await run("ip", "link", "add", "name", name, "type", "veth", "peer", "name", "eth0", "netns", name)
             await run("ip", "addr", "add", f"{gateway}/30", "dev", name)
-            await run("ip", "link", "set", name, "up")
+            await run("ip", "link", "set", "dev", name, "up")
             for command in (
                 ("link", "set", "lo", "up"),
                 ("addr", "add", f"{address}/30", "dev", "eth0"),

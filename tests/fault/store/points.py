@@ -23,9 +23,11 @@ SNAPSHOT_STEPS = (
     "snapshot.done",
     "trim.unlinked",
 )
-_ATTEMPTS = 6
+_ATTEMPTS = 8
 # Seconds that a member has to come to a step.
 _PATIENCE = 10.0
+# And all members to steps of their snapshots, which they take after some hundred entries.
+_STEP_PATIENCE = 60.0
 _OFTEN = ("append.", "apply.")
 
 
@@ -42,7 +44,9 @@ async def kill_all_in_snapshot(cluster: Cluster, rng: random.Random, used: Count
     for name, step in chosen.items():
         await cluster.up(name, {FAIL_POINTS: f"{step}=sleep:600@1"})
     try:
-        await until(lambda: all(cluster.fired(name)[step] > before[name] for name, step in chosen.items()), "", 20.0)
+        await until(
+            lambda: all(cluster.fired(name)[step] > before[name] for name, step in chosen.items()), "", _STEP_PATIENCE
+        )
     except Unmet:
         return False
     finally:

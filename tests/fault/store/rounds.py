@@ -141,7 +141,7 @@ class Run:
         try:
             await self._settled()
             for number in range(1, self._options.rounds + 1):
-                if self._options.seconds and time.monotonic() - began > self._options.seconds:
+                if number > 1 and self._options.seconds and time.monotonic() - began > self._options.seconds:
                     break
                 await self._round(number)
             await self._last_look()
@@ -315,13 +315,8 @@ class Run:
         problems.add("lease", check_leftovers(log.state, live))
 
     async def _live_leases(self) -> list[int]:
-        answer = await self._cluster.call(
-            NAMES[0],
-            "Lease/LeaseLeases",
-            lease_pb2.LeaseLeasesRequest(),
-            lease_pb2.LeaseLeasesResponse,
-            _SETTLE_SECONDS,
-        )
+        request, response = lease_pb2.LeaseLeasesRequest(), lease_pb2.LeaseLeasesResponse
+        answer = await self._cluster.call(NAMES[0], "Lease/LeaseLeases", request, response, _SETTLE_SECONDS, wait=True)
         return [lease.ID for lease in answer.leases]
 
     async def _end_of_leases(self, problems: Problems) -> None:

@@ -11,6 +11,7 @@ from kybern.client.store import Put, StoreRefused, StoreUnavailable
 from tests.fault.store.history import History
 from tests.fault.store.lease_check import KEYS, Lease
 
+MAX_TTL = 3
 _GONE = "lease not found"
 
 
@@ -44,7 +45,7 @@ class Tenant:
                 await self._revoke(lease)
 
     async def _grant(self) -> Lease:
-        ttl = self._rng.choice((2, 3))
+        ttl = self._rng.choice((2, MAX_TTL))
         began = time.monotonic()
         number = await self._client.lease_grant(ttl)
         return Lease(number, ttl, [began], time.monotonic())

@@ -17,7 +17,9 @@ _SECONDS = 60.0
 
 
 async def replace_member(cluster: Cluster, rng: random.Random) -> None:
-    """Kill a member, the leader at times, and delete its data; remove it, add one anew, and start that.
+    """Kill a member, the leader at times, delete its data, remove it, add one anew and start that.
+
+    At times all are killed while it learns.
 
     Raises:
         Unmet: when there are not three voting members again in time.
@@ -33,6 +35,11 @@ async def replace_member(cluster: Cluster, rng: random.Random) -> None:
             await _change(cluster, survivors, name, present=True)
             cluster.configure(name, "existing")
             await cluster.up(name)
+            if rng.random() < 0.3:
+                # While it learns, or has just been promoted.
+                await asyncio.sleep(rng.uniform(0.5, 2.5))
+                await cluster.kill(NAMES)
+                await asyncio.gather(*map(cluster.up, NAMES))
             # One without a name has not been there yet.
             while len([m for m in await voters(cluster, survivors) if m.name]) < len(NAMES):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)

@@ -20,7 +20,7 @@ from tests.fault.store.cluster import NAMES, Cluster
 from tests.fault.store.compaction import kill_all_in_compact
 from tests.fault.store.history import History, Operation
 from tests.fault.store.lease_check import Lease, check_keys, check_leftovers, check_lives, overdue
-from tests.fault.store.lease_load import Tenant
+from tests.fault.store.lease_load import MAX_TTL, Tenant
 from tests.fault.store.load import CLAIMS, GROUP, REGISTERS, Store, UnaryStore, Watcher, Worker, group_of
 from tests.fault.store.log_check import Log, check_operations, check_watch, lost_keys
 from tests.fault.store.nemesis import FAULTS
@@ -325,7 +325,10 @@ class Run:
         late: list[str] = []
         while (live := await self._live_leases()) and not late:
             await asyncio.sleep(0.2)
-            late = overdue(self._leases, live, time.monotonic(), healed, _LEASE_PATIENCE)
+            # Also those whose grant was never answered.
+            unheard = set(live) - {lease.id for lease in self._leases}
+            leases = [*self._leases, *(Lease(number, MAX_TTL) for number in unheard)]
+            late = overdue(leases, live, time.monotonic(), healed, _LEASE_PATIENCE)
         problems.add("lease", late)
 
     def _initial(self) -> dict[bytes, kv_model.State]:

@@ -37,7 +37,7 @@ async def replace_member(cluster: Cluster, rng: random.Random) -> None:
             await cluster.up(name)
             if rng.random() < 0.3:
                 # While it learns, or has just been promoted.
-                await asyncio.sleep(rng.uniform(0.5, 2.5))
+                await asyncio.sleep(rng.uniform(0.3, 2.0))
                 await cluster.kill(NAMES)
                 await asyncio.gather(*map(cluster.up, NAMES))
             # One without a name has not been there yet.

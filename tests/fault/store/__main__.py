@@ -59,6 +59,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="kybern-fault-") as folder:
             summary = asyncio.run(_run(Path(folder), how))
     summary.left_out = left_out
+    if "fail-point" in faults and summary.fail_points_missed:
+        _say(f"steps that no member was at: {', '.join(summary.fail_points_missed)}")
     print(json.dumps(asdict(summary)), flush=True)
     return 1 if summary.violations else 0
 

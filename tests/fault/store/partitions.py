@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 
 import grpc.aio
@@ -12,7 +13,8 @@ from tests.fault.store.cluster import NAMES, Cluster
 from tests.fault.store.waiting import SECONDS, Unmet
 
 _KEY = b"r/0"
-_READERS = 8
+# Seconds between reads that an isolated leader is asked for.
+_INTERVAL = 0.1
 
 
 async def isolate_leader(cluster: Cluster, rng: random.Random) -> None:
@@ -27,7 +29,7 @@ async def isolate_leader(cluster: Cluster, rng: random.Random) -> None:
     for other in others:
         await cluster.network.cut(leader, other)
     # Only reads that begin from here on count.
-    reading = [asyncio.create_task(_read(cluster, leader)) for _ in range(_READERS)]
+    reading = asyncio.create_task(_read(cluster, leader))
     try:
         await asyncio.sleep(rng.uniform(1.0, 2.5))
         try:
@@ -38,9 +40,8 @@ async def isolate_leader(cluster: Cluster, rng: random.Random) -> None:
         except TimeoutError:
             raise Unmet(f"{leader}, cut off from {others}, leads on, or none of them follows it") from None
     finally:
-        for reader in reading:
-            reader.cancel()
-        await asyncio.gather(*reading, return_exceptions=True)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
     if cluster.tallies.isolated_reads_answered > answered:
         raise Unmet(f"{leader} answered linearizable reads after it was cut off from {others}")
     assert successor != leader
@@ -53,14 +54,23 @@ async def _leads(cluster: Cluster, name: str) -> bool:
 
 
 async def _read(cluster: Cluster, name: str) -> None:
-    """Ask a member for linearizable reads until cancelled: none may be answered."""
-    while True:
-        cluster.tallies.isolated_reads += 1
-        try:
-            await cluster.call(name, "KV/Range", kv_pb2.RangeRequest(key=_KEY), kv_pb2.RangeResponse, SECONDS)
-            cluster.tallies.isolated_reads_answered += 1
-        except grpc.aio.AioRpcError:
-            await asyncio.sleep(0.02)
+    """Ask a member for one linearizable read after the other until cancelled, and wait for each answer till then."""
+    asked: list[asyncio.Task[None]] = []
+    try:
+        while True:
+            asked.append(asyncio.create_task(_read_once(cluster, name)))
+            await asyncio.sleep(_INTERVAL)
+    finally:
+        for read in asked:
+            read.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+
+
+async def _read_once(cluster: Cluster, name: str) -> None:
+    cluster.tallies.isolated_reads += 1
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        await cluster.call(name, "KV/Range", kv_pb2.RangeRequest(key=_KEY), kv_pb2.RangeResponse, SECONDS)
+        cluster.tallies.isolated_reads_answered += 1
 
 
 async def bridge(cluster: Cluster, rng: random.Random) -> None:

@@ -62,7 +62,7 @@ async def test_a_leader_is_cut_off_clocks_jump_and_a_member_is_replaced() -> Non
     assert summary["rounds"] == 3
     # The fault itself sees that it leads no more and that another does.
     assert summary["leaders_isolated"] == 1
-    assert summary["isolated_reads"] > 0
+    assert summary["isolated_reads"] > 5
     assert summary["isolated_reads_answered"] == 0
     assert summary["clock_jumps"] >= 2
     assert summary["members_replaced"] == 1

@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import random
+import signal
 import sys
 import tempfile
 from dataclasses import asdict
@@ -51,6 +52,8 @@ def main() -> int:
         _say(f"without {name}: {why}")
     if not faults:
         parser.error("nothing is left to do")
+    # As Ctrl-C: what was started is ended, and the data removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     how = Options(seed, options.rounds, faults, seconds=options.seconds, kill_all_every_round=not options.single)
     if options.keep is not None:
         options.keep.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from tests.fault.store.cluster import NAMES, Cluster
 from tests.fault.store.waiting import Unmet
 
 _CALL_SECONDS = 5.0
-_SECONDS = 60.0
+_SECONDS = 120.0
 
 
 async def replace_member(cluster: Cluster, rng: random.Random) -> None:

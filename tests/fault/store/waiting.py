@@ -20,7 +20,12 @@ async def until(condition: Callable[[], bool], what: str, seconds: float = SECON
     """
     try:
         async with asyncio.timeout(seconds):
-            while not condition():  # noqa: ASYNC110 - another process makes it true
-                await asyncio.sleep(0.02)
+            await happens(condition)
     except TimeoutError:
         raise Unmet(f"it did not happen that {what}") from None
+
+
+async def happens(condition: Callable[[], bool]) -> None:
+    """Wait for something that may not happen; for as long as the caller does."""
+    while not condition():  # noqa: ASYNC110 - another process makes it true
+        await asyncio.sleep(0.02)

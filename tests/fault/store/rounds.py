@@ -253,16 +253,30 @@ class Run:
             stop.set()
             await asyncio.gather(*working)
             end.set_result(await self._members[NAMES[0]].revision())
+            await self._watched_all(watching, watchers, end.result())
+        finally:
+            for task in (*working, *watching):
+                task.cancel()
+            await asyncio.gather(*working, *watching, return_exceptions=True)
+
+    async def _watched_all(
+        self, watching: Sequence[asyncio.Task[None]], watchers: Sequence[Watcher], revision: int
+    ) -> None:
+        """Wait until every watcher was told all up to a revision."""
+        try:
             async with asyncio.timeout(_SETTLE_SECONDS):
                 while not all(task.done() for task in watching):
                     for client in self._pipes:
                         await client.request_progress()
                     await asyncio.wait(watching, timeout=0.1)
-            await asyncio.gather(*watching)
-        finally:
-            for task in (*working, *watching):
-                task.cancel()
-            await asyncio.gather(*working, *watching, return_exceptions=True)
+        except TimeoutError:
+            late = [
+                f"{watcher.watched[-1].name} is at {watcher.watched[-1].upto}"
+                for task, watcher in zip(watching, watchers, strict=True)
+                if not task.done()
+            ]
+            raise Unmet(f"in {_SETTLE_SECONDS:g} s not all watches came to revision {revision}: {late}") from None
+        await asyncio.gather(*watching)
 
     # --- checks
 

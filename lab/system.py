@@ -27,6 +27,7 @@ PACKAGES: dict[str, dict[str, str]] = {
     # With its provider, without which it does not check the providers' settings.
     "test": {
         "etcd": "etcd-server",
+        "faketime": "faketime",
         "etcdctl": "etcd-client",
         "dig": "bind9-dnsutils",
         "systemd-analyze": "systemd",

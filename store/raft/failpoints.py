@@ -9,6 +9,7 @@ Each is NAME=ACTION, with @N: at the Nth time alone (counted from 1), or with %P
     full            OSError(ENOSPC): the disk is full
     sleep:SECONDS   the calling thread waits: a slow disk
 
+A member says on stderr which fail point acts, `fail point NAME: ACTION`, so that a test can wait for it and count them.
 Without the variable a fail point costs one comparison. It is read when a member starts (`from_environment`).
 """
 
@@ -115,6 +116,8 @@ def hit(name: str) -> None:
         return
     if point.chance < 1 and random.random() >= point.chance:  # noqa: S311 - not for secrets
         return
+    # By the system call, since the process may end next.
+    os.write(2, f"fail point {name}: {point.action}\n".encode())
     match point.action:
         case "exit":
             os._exit(EXIT_STATUS)

@@ -102,6 +102,9 @@ class Endpoint:
                     task.cancel()
                     with contextlib.suppress(asyncio.CancelledError, Exception):
                         await task
+                elif not task.cancelled():
+                    # Looked at, for when this was cancelled in the moment in which it failed.
+                    task.exception()
 
     @contextlib.asynccontextmanager
     async def watched(self) -> AsyncIterator[asyncio.Event]:

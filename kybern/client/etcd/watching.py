@@ -91,7 +91,8 @@ class Watching:
             async with endpoint.watched() as failed:
                 stopper = asyncio.create_task(_cancel_when(failed, call))
                 try:
-                    await call.write(watch_pb2.WatchRequest(create_request=create))
+                    # Not by itself: gRPC never wakes a writer whose stream was cancelled before it had begun.
+                    await endpoint.run(call.write(watch_pb2.WatchRequest(create_request=create)))
                     asking = asyncio.create_task(self._ask_progress(call))
                     async for response in call:
                         yield self._batch(response, endpoint)

@@ -10,8 +10,10 @@ from google.protobuf.message import Message
 R = TypeVar("R", bound=Message)
 
 
-async def unary(channel: grpc.aio.Channel, method: str, request: Message, response: type[R], seconds: float) -> R:
-    """The answer.
+async def unary(
+    channel: grpc.aio.Channel, method: str, request: Message, response: type[R], seconds: float, *, wait: bool = False
+) -> R:
+    """The answer; with `wait`, a member that cannot be reached is tried until the time is over.
 
     Raises:
         AioRpcError: when the member refuses, or does not answer in time.
@@ -21,4 +23,4 @@ async def unary(channel: grpc.aio.Channel, method: str, request: Message, respon
         request_serializer=lambda message: message.SerializeToString(),
         response_deserializer=response.FromString,
     )
-    return await call(request, timeout=seconds)
+    return await call(request, timeout=seconds, wait_for_ready=wait)

@@ -1,18 +1,22 @@
-"""Three kybern-store processes behind relays, and what a round does to them."""
+"""Three kybern-store processes, each in a network of its own, and what a round does to them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import grpc.aio
-import msgspec
 from google.protobuf.message import Message
 
 from kybern.config.loading import dump
@@ -20,16 +24,33 @@ from kybern.config.models import StoreConfig
 from kybern.pb.etcd import maintenance_pb2
 from kybern.rpc.credentials import open_channel
 from tests.fault.store.calls import R, unary
-from tests.fault.store.relay import Network
-from tests.integration.store.serving import HOST, Certificates, free_port
+from tests.fault.store.network import Network
+from tests.integration.store.serving import Certificates
 
 NAMES = ("s1", "s2", "s3")
 # Short, so that a round is; longer than a loaded machine takes to answer, so that leaders last.
 _HEARTBEAT = 0.05
 _ELECTION = (0.4, 0.9)
 _PATIENCE = 60.0
-# Often, so that faults meet them (a store that takes none does not know these).
-_SNAPSHOTS = {"snapshot_entries": 150, "snapshot_keep_entries": 30}
+_CLIENT_PORT, _PEER_PORT = 2379, 2380
+# Clocks that jump back stay within what certificates are valid for.
+_CERTIFICATE_AGE = timedelta(hours=3)
+FAIL_POINTS = "KYBERN_FAILPOINTS"
+_FIRED = re.compile(r"^fail point (\S+): ", re.MULTILINE)
+
+
+@dataclass
+class Tallies:
+    """What was done, and seen while it was done."""
+
+    kills: int = 0
+    fail_point_exits: int = 0
+    leaders_isolated: int = 0
+    # Reads that an isolated leader was asked for, and those that it answered.
+    isolated_reads: int = 0
+    isolated_reads_answered: int = 0
+    members_replaced: int = 0
+    clock_jumps: int = 0
 
 
 class Cluster:
@@ -37,45 +58,51 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.certificates = Certificates(folder)
+        self.certificates = Certificates(folder, _CERTIFICATE_AGE)
         self.master = self.certificates.master()
-        self.clients = {name: f"{HOST}:{free_port()}" for name in NAMES}
-        self._peers = {name: f"{HOST}:{free_port()}" for name in NAMES}
-        self.network = Network(self._peers)
+        self.network = Network(NAMES)
+        self.clients = {name: f"{address}:{_CLIENT_PORT}" for name, address in self.network.addresses.items()}
+        self.peers = {name: f"{address}:{_PEER_PORT}" for name, address in self.network.addresses.items()}
         self.processes: dict[str, asyncio.subprocess.Process] = {}
-        self.kills = 0
-        self.fail_point_exits = 0
+        self.tallies = Tallies()
+        # The revision up to which everything was checked, and the one to which compaction was asked for.
+        self.checked = self.compacted = 1
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def start(self) -> None:
         """Start all members and wait until they serve."""
         await self.network.start()
         for name in NAMES:
-            members = {other: self.network.address(name, other) for other in NAMES if other != name}
-            config = StoreConfig(
-                name=name,
-                data_dir=self.data(name),
-                client_address=self.clients[name],
-                peer_address=self._peers[name],
-                members={**members, name: self._peers[name]},
-                clients=self.clients,
-                tls=self.certificates.member(name),
-                cluster_name="fault",
-                heartbeat_interval=_HEARTBEAT,
-                election_timeout_min=_ELECTION[0],
-                election_timeout_max=_ELECTION[1],
-                # Compaction is part of the load, which knows what it still needs.
-                history_revisions=10_000_000,
-                history_seconds=1e6,
-            )
-            changes = {field: value for field, value in _SNAPSHOTS.items() if hasattr(config, field)}
-            config = msgspec.structs.replace(config, **changes)  # type: ignore[type-var] # not for type checkers
-            (self.folder / f"{name}.yaml").write_text(dump(config))
+            self.configure(name, "new")
         await asyncio.gather(*map(self.up, NAMES))
+
+    def configure(self, name: str, initial_state: Literal["new", "existing"]) -> None:
+        """Write a member's configuration."""
+        config = StoreConfig(
+            name=name,
+            data_dir=self.data(name),
+            client_address=self.clients[name],
+            peer_address=self.peers[name],
+            members=self.peers,
+            clients=self.clients,
+            tls=self.certificates.member(name, self.network.addresses[name]),
+            cluster_name="fault",
+            initial_state=initial_state,
+            heartbeat_interval=_HEARTBEAT,
+            election_timeout_min=_ELECTION[0],
+            election_timeout_max=_ELECTION[1],
+            # Compaction is part of the load, which knows what it still needs.
+            history_revisions=10_000_000,
+            history_seconds=1e6,
+            # Often, so that faults meet them; and segments of a few KiB, so that most snapshots let some go.
+            snapshot_entries=150,
+            snapshot_keep_entries=30,
+            snapshot_log_bytes=48 << 10,
+        )
+        (self.folder / f"{name}.yaml").write_text(dump(config))
 
     async def stop(self) -> None:
         """End everything that was started."""
-        self.network.heal()
         for channel in self._channels.values():
             await channel.close()
         for process in self.processes.values():
@@ -93,12 +120,17 @@ class Cluster:
         """What a member has said so far."""
         return (self.folder / f"{name}.out").read_text()
 
+    def fired(self, name: str) -> Counter[str]:
+        """The fail points that acted in a member so far."""
+        return Counter(_FIRED.findall(self.output(name)))
+
     async def up(self, name: str, environment: Mapping[str, str] | None = None) -> None:
         """Start a member's process."""
         command = [sys.executable, "-m", "store.main", "--config", str(self.folder / f"{name}.yaml")]
         if setpriv := shutil.which("setpriv"):
             # A harness that is killed leaves nothing behind.
             command = [setpriv, "--pdeathsig", "KILL", *command]
+        command = [*self.network.within(name), *command]
         with (self.folder / f"{name}.out").open("ab") as out:
             self.processes[name] = await asyncio.create_subprocess_exec(
                 *command,
@@ -115,7 +147,7 @@ class Cluster:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
-                    self.kills += 1
+                    self.tallies.kills += 1
         for process in dying:
             await process.wait()
 
@@ -126,25 +158,26 @@ class Cluster:
 
     async def heal(self) -> None:
         """Mend the network, continue what is stopped, start what does not run, wait until every member serves."""
-        self.network.heal()
+        await self.network.heal()
         for name, process in list(self.processes.items()):
             if process.returncode is None:
                 self.signal(name, signal.SIGCONT)
             else:
                 await self.up(name)
 
-    async def leader(self) -> str:
+    async def leader(self, among: Iterable[str] = NAMES) -> str:
         """The member that leads, by what the members say of themselves.
 
         Raises:
             TimeoutError: when there is none for a minute.
         """
+        asked = tuple(among)
         async with asyncio.timeout(_PATIENCE):
             while True:
-                statuses = await asyncio.gather(*map(self.status, NAMES))
+                statuses = await asyncio.gather(*map(self.status, asked))
                 leading = [
                     (status.raftTerm, name)
-                    for name, status in zip(NAMES, statuses, strict=True)
+                    for name, status in zip(asked, statuses, strict=True)
                     if status is not None and status.leader == status.header.member_id
                 ]
                 if leading:
@@ -155,17 +188,25 @@ class Cluster:
         """What a member says of itself; None when it does not answer."""
         with contextlib.suppress(grpc.aio.AioRpcError):
             request = maintenance_pb2.StatusRequest()
-            return await self._call(name, "Status", request, maintenance_pb2.StatusResponse, 1.0)
+            return await self.call(name, "Maintenance/Status", request, maintenance_pb2.StatusResponse, 1.0)
         return None
 
     async def hash(self, name: str, revision: int) -> tuple[int, int]:
         """A member's checksum of all keys up to a revision, and the revision it has compacted to."""
         request = maintenance_pb2.HashKVRequest(revision=revision)
-        answer = await self._call(name, "HashKV", request, maintenance_pb2.HashKVResponse, _PATIENCE)
+        response = maintenance_pb2.HashKVResponse
+        answer = await self.call(name, "Maintenance/HashKV", request, response, _PATIENCE, wait=True)
         return answer.hash, answer.compact_revision
 
-    async def _call(self, name: str, method: str, request: Message, response: type[R], seconds: float) -> R:
+    async def call(
+        self, name: str, method: str, request: Message, response: type[R], seconds: float, *, wait: bool = False
+    ) -> R:
+        """One of etcd's calls, made once, to one member (`wait`: once it can be reached).
+
+        Raises:
+            AioRpcError: when it refuses, or does not answer in time.
+        """
         channel = self._channels.get(name)
         if channel is None:
             channel = self._channels[name] = open_channel(self.clients[name], self.master)
-        return await unary(channel, f"/etcdserverpb.Maintenance/{method}", request, response, seconds)
+        return await unary(channel, f"/etcdserverpb.{method}", request, response, seconds, wait=wait)

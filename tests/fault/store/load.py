@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -87,10 +88,6 @@ class UnaryStore:
         """A linearizable read."""
         request = kv_pb2.RangeRequest(key=start, range_end=end or b"")
         return range_result(await self._call("Range", request, kv_pb2.RangeResponse))
-
-    async def compact(self, revision: int) -> None:
-        """Forget history before a revision."""
-        await self._call("Compact", kv_pb2.CompactionRequest(revision=revision), kv_pb2.CompactionResponse)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -203,6 +200,8 @@ class Watcher:
         self._end = end
         self._rng = rng
         self.watched: list[Watched] = []
+        # When it was first told that a key was deleted, by the monotonic clock.
+        self.gone: dict[bytes, float] = {}
 
     async def run(self, since: int, *, restart: float, until: asyncio.Future[int]) -> None:
         """Watch; with `restart`, anew after that many seconds at most, from any revision that was seen."""
@@ -220,6 +219,10 @@ class Watcher:
         async with contextlib.aclosing(self._client.watch(self._start, self._end, since=watched.since)) as batches:
             async for batch in batches:
                 watched.changes.extend(batch.changes)
+                now = time.monotonic()
+                for change in batch.changes:
+                    if change.deleted:
+                        self.gone.setdefault(change.value.key, now)
                 watched.upto = max(watched.upto, batch.revision)
                 if until.done() and watched.upto >= until.result():
                     return

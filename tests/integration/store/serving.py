@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from kybern import pki
@@ -30,29 +31,30 @@ def free_port() -> int:
 
 
 class Certificates:
-    """An authority and what it issues, as files."""
+    """An authority and what it issues, as files, valid from `age` before now on."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, age: timedelta = timedelta(0)) -> None:
         self.folder = folder
-        self.authority = pki.new_authority("store-ca", pki.utc_now())
+        self._since = pki.utc_now() - age
+        self.authority = pki.new_authority("store-ca", self._since)
         self.authority.write(folder / "ca.crt", folder / "ca.key")
 
-    def issue(self, name: str, *groups: str, server: bool = False) -> Tls:
-        """A certificate for a name and its groups."""
+    def issue(self, name: str, *groups: str, server: bool = False, host: str = HOST) -> Tls:
+        """A certificate for a name and its groups; a server's is for an address too."""
         pair = pki.issue(
             self.authority,
             pki.Identity(name, groups),
-            pki.utc_now(),
-            hosts=(HOST, "localhost") if server else (),
+            self._since,
+            hosts=(host, "localhost") if server else (),
             server=server,
         )
         cert, key = self.folder / f"{name}.crt", self.folder / f"{name}.key"
         pair.write(cert, key)
         return Tls(cert=cert, key=key, ca=self.folder / "ca.crt")
 
-    def member(self, name: str) -> Tls:
+    def member(self, name: str, host: str = HOST) -> Tls:
         """A store member's certificate."""
-        return self.issue(name, GROUP_STORE, server=True)
+        return self.issue(name, GROUP_STORE, server=True, host=host)
 
     def master(self, name: str = "m1") -> Tls:
         """A master's certificate."""

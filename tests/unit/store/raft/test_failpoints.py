@@ -38,6 +38,7 @@ def test_exit_ends_the_process_at_once() -> None:
     environment = {failpoints.VARIABLE: "vote.done=exit", "PYTHONPATH": ":".join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (failpoints.EXIT_STATUS, b"")
+    assert b"fail point vote.done: exit\n" in done.stderr
 
 
 @pytest.mark.parametrize("text", ["append.synced", "nothing.here=exit", "append.synced=explode", "vote.done=exit@x"])

@@ -92,6 +92,8 @@ async def serve(config: StoreConfig, process: daemon.Daemon) -> None:
     member.core.machine.on_loaded(gc.freeze)
     await member.start()
     gc.freeze()
+    # gRPC's calls leave rings of objects behind, some dozens each: by default the collector looks every few calls.
+    gc.set_threshold(20_000, 50, 100)
     try:
         await _until_stopped(member, raft.failed(), process)
     finally:

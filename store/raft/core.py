@@ -21,15 +21,13 @@ from store.raft.bridge import Wire, from_wire
 from store.raft.configuration import Configuration, Configurations, encode
 from store.raft.elections import ElectingRaft, Hooks, Timing, VoteStore
 from store.raft.entries import InvalidEntry, clock_of
+from store.raft.gathering import WORTH_AN_ENTRY
 from store.raft.journal import Journal
 
 log = logging.getLogger(__name__)
 
 # Uncommitted entries that a leader has at a time: more proposals wait and make the next group larger.
 MAX_UNCOMMITTED = 4
-# A further entry is made beside uncommitted ones only out of so much: what is less costs more as an entry of its own
-# (all members' turns, a write and a message each) than it gains by being under way sooner.
-_WORTH_AN_ENTRY = 8 << 10
 # Payload of one append; a larger single entry goes alone and whole.
 _APPEND_BYTES = 1 << 20
 # Payload that one turn sends a follower, but for one large entry: encryption takes the loop's time.
@@ -152,7 +150,7 @@ class HardenedRaft(ElectingRaft):
     def appends_now(self, waiting_bytes: int) -> bool:
         """Whether a tick would make an entry of commands of so many bytes; False: they go with the next commit's."""
         uncommitted = self.journal.last_index - self.commit_index
-        return not uncommitted or (waiting_bytes >= _WORTH_AN_ENTRY and uncommitted < MAX_UNCOMMITTED)
+        return not uncommitted or (waiting_bytes >= WORTH_AN_ENTRY and uncommitted < MAX_UNCOMMITTED)
 
     def may_advance(self) -> bool:
         """Whether a tick may commit or apply something."""
@@ -160,8 +158,10 @@ class HardenedRaft(ElectingRaft):
             return True
         if not self._isLeader():
             return False
-        others = self._SyncObj__otherNodes
-        return not others or any(self._SyncObj__raftMatchIndex[node] > self.commit_index for node in others)
+        others, match, commit = self._SyncObj__otherNodes, self._SyncObj__raftMatchIndex, self.commit_index
+        if self.journal.durable_index <= commit:
+            return False
+        return sum(match[node] > commit for node in others) >= (len(others) + 1) // 2
 
     @property
     def commit_index(self) -> int:
@@ -524,7 +524,7 @@ class HardenedRaft(ElectingRaft):
     def _checkCommandsToApply(self) -> None:
         if self._isLeader() and self.may_lead and self._transfer_to is None:
             while (uncommitted := self.journal.last_index - self.commit_index) < MAX_UNCOMMITTED:
-                least = _WORTH_AN_ENTRY if uncommitted else 1
+                least = WORTH_AN_ENTRY if uncommitted else 1
                 group = self._hooks.next_group(self.term, self._last_clock_ms, least)
                 if group is None:
                     break

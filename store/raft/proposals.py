@@ -120,6 +120,11 @@ class Proposals:
         """Bytes of commands that this member would append as the leader."""
         return self.waiting_bytes + self.forwarded_bytes
 
+    @property
+    def commands_to_append(self) -> int:
+        """How many those are."""
+        return len(self.waiting) + sum(len(taken.run.commands) for taken in self._forwarded)
+
     def drop_forwarded(self) -> None:
         """No longer the leader: what was not appended is refused."""
         while self._forwarded:

@@ -144,14 +144,15 @@ class Client:
         return await repeat(order, one)
 
     async def _txn(self, order: Order) -> list[float]:
-        """Transactions of 100 operations; every operation counts."""
-        count = order["in_flight"] * OPS_PER_TXN
+        """Transactions of `operations` operations (100); every operation counts."""
+        operations = order.get("operations", OPS_PER_TXN)
+        count = order["in_flight"] * operations
         slots = Slots(order["prefix"], count, bytes(order["size"]))
         call = unary(self.channel(order["address"]), "/etcdserverpb.KV/Txn")
 
         async def one(number: int) -> None:
             request = kv_pb2.TxnRequest()
-            mine = range(number * OPS_PER_TXN, (number + 1) * OPS_PER_TXN)
+            mine = range(number * operations, (number + 1) * operations)
             for slot in mine:
                 slots.fill(request, slot)
             revision = done(kv_pb2.TxnResponse.FromString(await call(request.SerializeToString())))
@@ -159,7 +160,7 @@ class Client:
                 for slot in mine:
                     slots.revisions[slot] = revision
 
-        return [latency for latency in await repeat(order, one) for _ in range(OPS_PER_TXN)]
+        return [latency for latency in await repeat(order, one) for _ in range(operations)]
 
     async def _put(self, order: Order) -> list[float]:
         call = unary(self.channel(order["address"]), "/etcdserverpb.KV/Put")

@@ -186,6 +186,8 @@ async def compare_and_swap(bench: Bench, size: int) -> None:
         # One transaction per client: 200 operations in flight.
         "compared": ("etcd", {"op": "txn", "in_flight": CLIENTS, "compare": True}),
         "plain": ("etcd", {"op": "txn", "in_flight": CLIENTS, "compare": False}),
+        # As many operations in flight as through the pipe: a client that puts what waits into one transaction.
+        "joined": ("etcd", {"op": "txn", "in_flight": CLIENTS, "compare": True, "operations": 128 // CLIENTS}),
     }
     found = await bench.compare(
         {
@@ -195,6 +197,7 @@ async def compare_and_swap(bench: Bench, size: int) -> None:
     )
     bench.rate(f"store-cas-{label}-pipe-to-unary", found["pipe"], found["unary"])
     bench.latency(f"store-cas-{label}-p50", found["pipe"], found["unary"])
+    bench.rate(f"store-cas-{label}-pipe-to-txn64", found["pipe"], found["joined"])
     bench.rate(f"store-cas-{label}-pipe-to-txn100", found["pipe"], found["compared"])
     bench.rate(f"store-cas-{label}-pipe-to-txn100-without-compare", found["pipe"], found["plain"])
     bench.rate(f"store-cas-{label}-pipe200-to-txn100", found["pipe200"], found["compared"])

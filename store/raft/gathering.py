@@ -7,7 +7,8 @@ whose commands are answered are given a moment to send others, the longer the mo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Callable
 
 # What is at least so large is worth an entry of its own: it is made beside those on their way, and not waited with.
 WORTH_AN_ENTRY = 8 << 10
@@ -19,12 +20,16 @@ _MOST_MILLISECONDS = 4
 _LATELY = 0.05
 
 
-@dataclass(slots=True)
 class Gathering:
-    """What a leader remembers of the last entry that it made."""
+    """A leader's memory of the last entry that it made, and the timer while the next one waits. Used on the loop."""
 
-    _commands: int = 0
-    _made: float = float("-inf")
+    def __init__(self, gathered: Callable[[], None]) -> None:
+        """`gathered` is called when an entry that was put off has waited long enough."""
+        self._gathered = gathered
+        self._commands = 0
+        self._made = float("-inf")
+        self._timer: asyncio.TimerHandle | None = None
+        self._over = False
 
     def made(self, now: float, commands: int) -> None:
         """An entry of so many commands was made."""
@@ -36,3 +41,27 @@ class Gathering:
             return 0.0
         answered = self._commands if now - self._made < _LATELY else 0
         return min((answered + waiting) // _COMMANDS_PER_MILLISECOND, _MOST_MILLISECONDS) / 1000
+
+    def put_off(self, now: float, waiting: int, size: int) -> bool:
+        """Whether the entry is not made now; then `gathered` will be called."""
+        over, self._over = self._over, False
+        patience = self.patience(now, waiting, size)
+        if over or not patience:
+            return False
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(patience, self._end)
+        return True
+
+    def takes(self, size: int) -> bool:
+        """Whether commands of so many bytes change something: not while an entry waits, and is small."""
+        return self._timer is None or size >= WORTH_AN_ENTRY
+
+    def stop(self) -> None:
+        """Wait no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _end(self) -> None:
+        self._timer = None
+        self._over = True
+        self._gathered()

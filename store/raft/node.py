@@ -34,7 +34,7 @@ from store.raft.datadir import DataDir, Identity
 from store.raft.disk import DiskWriter
 from store.raft.elections import Timing
 from store.raft.entries import CONFIGURATION, InvalidEntry, decode_group
-from store.raft.gathering import WORTH_AN_ENTRY, Gathering
+from store.raft.gathering import Gathering
 from store.raft.interface import (
     Applied,
     Member,
@@ -99,10 +99,7 @@ class RaftNode:
         self._snapshots: Snapshots | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
-        # Runs while the next entry waits for more commands; whether it has waited.
-        self._gathering = Gathering()
-        self._gatherer: asyncio.TimerHandle | None = None
-        self._gathered = False
+        self._gathering = Gathering(self._soon)
         self._reminder: asyncio.TimerHandle | None = None
         self._turning = False
         # Whether the next turn is for more than proposals, and whether it is the timer's.
@@ -199,7 +196,8 @@ class RaftNode:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._deposed.wait(), _TRANSFER_SECONDS)
         self._running = False
-        for timer in (self._timer, self._reminder, self._gatherer):
+        self._gathering.stop()
+        for timer in (self._timer, self._reminder):
             if timer is not None:
                 timer.cancel()
         await self._transport.stop()
@@ -243,8 +241,9 @@ class RaftNode:
         future: asyncio.Future[object] = loop.create_future()
         self._proposals.submit(command, self._clock.monotonic() + self._timeout, future)
         self._counters["proposals"] += 1
-        raft = self._raft
-        if raft is None or not raft.leads or self._appends_now(raft):
+        raft, size = self._raft, self._proposals.to_append
+        # On a leader, what no entry is made of now goes with the next one.
+        if raft is None or not raft.leads or (raft.appends_now(size) and self._gathering.takes(size)):
             self._soon()
         return await future
 
@@ -466,10 +465,8 @@ class RaftNode:
     def next_group(self, term: int, not_before_ms: int, least_bytes: int) -> tuple[int, bytes] | None:
         """The next entry to append as the leader."""
         now_ms = max(not_before_ms, int(self._clock.now().timestamp() * 1000))
-        if self._proposals.to_append < least_bytes:
-            return None
-        now, commands = self._clock.monotonic(), self._proposals.commands_to_append
-        if self._put_off(now, commands):
+        now, commands, size = self._clock.monotonic(), self._proposals.commands_to_append, self._proposals.to_append
+        if size < least_bytes or self._gathering.put_off(now, commands, size):
             return None
         entry = self._proposals.next_group(term, now_ms, least_bytes)
         if entry is None:
@@ -477,26 +474,6 @@ class RaftNode:
         self._gathering.made(now, commands)
         self._counters["groups"] += 1
         return now_ms, entry
-
-    def _appends_now(self, raft: HardenedRaft) -> bool:
-        """Whether a turn would make an entry of what waits, or begin to wait for more; else it goes with others."""
-        size = self._proposals.to_append
-        return raft.appends_now(size) and (self._gatherer is None or size >= WORTH_AN_ENTRY)
-
-    def _put_off(self, now: float, commands: int) -> bool:
-        """Whether the next entry waits for more commands to come."""
-        patience = self._gathering.patience(now, commands, self._proposals.to_append)
-        gathered, self._gathered = self._gathered, False
-        if self._loop is None or not patience or gathered:
-            return False
-        if self._gatherer is None:
-            self._gatherer = self._loop.call_later(patience, self._gather)
-        return True
-
-    def _gather(self) -> None:
-        self._gatherer = None
-        self._gathered = True
-        self._soon()
 
     def leading(self, leads: bool) -> None:
         """Tell who wants to know."""

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +25,9 @@ from store.raft.core import HardenedRaft
 from store.raft.disk import DiskWriter
 from store.raft.interface import Loading, StateMachine
 from store.raft.journal import Journal
+from store.raft.pacing import paced
 from store.raft.snapshots import (
     ADVICE,
-    PART_BYTES,
     CorruptSnapshot,
     Header,
     SnapshotDirectory,
@@ -41,8 +41,6 @@ log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
-# Seconds of the loop's time that a portion of a dump may take.
-_SLICE = 0.004
 # Seconds after which a snapshot that could not be written is tried again.
 _RETRY = 30.0
 # Seconds that a member that stops takes for a last snapshot at most.
@@ -222,7 +220,8 @@ class Snapshots:
         writer: SnapshotWriter | None = None
         try:
             writer = await self._run(SnapshotWriter, self._directory.path, header)
-            async for part in self._paced(frames):
+            # Nobody needs the loop's time any more when the member stops.
+            async for part in paced(frames, lambda: self._stopping):
                 await self._run(writer.write, part)
             self._newest = await self._run(writer.finish)
             self.taken += 1
@@ -251,23 +250,6 @@ class Snapshots:
             self._task = None
             if writer is not None and (self._newest is None or self._newest.header is not header):
                 self._executor.submit(writer.abandon)
-
-    async def _paced(self, frames: Iterator[bytes]) -> AsyncIterator[bytes]:
-        """The frames in larger parts, with as much time for others in between as they take to make."""
-        while True:
-            began, size = time.perf_counter(), 0
-            parts: list[bytes] = []
-            for frame in frames:
-                parts.append(frame)
-                size += len(frame)
-                if size >= PART_BYTES or time.perf_counter() - began > _SLICE:
-                    break
-            if not parts:
-                return
-            took = time.perf_counter() - began
-            yield b"".join(parts)
-            # Nobody needs the loop's time any more when the member stops.
-            await asyncio.sleep(0 if self._stopping else min(took, 10 * _SLICE))
 
     async def _trim(self, newest: SnapshotFile) -> None:
         failpoints.hit("trim.begin")

@@ -30,6 +30,8 @@ class LeaseClock:
         self._clock = clock
         self._deadlines: dict[int, float] = {}
         self._looked = clock.monotonic()
+        # Whether this member leads and has given every lease its full time.
+        self._leads = False
         core.raft.on_leadership(self._leadership)
 
     def lease_renewed(self, lease: int, ttl: int) -> None:
@@ -56,23 +58,25 @@ class LeaseClock:
 
     async def run(self) -> None:
         """End leases for as long as the member runs."""
+        if self._core.raft.is_leader:
+            self._leadership(True)
         while True:
             await asyncio.sleep(_INTERVAL)
             overdue = self.overdue()
-            if overdue and self._core.raft.is_leader:
-                await asyncio.gather(*(self._end(lease) for lease in overdue[:100]))
+            if overdue and self._leads:
+                # Renewals are counted now: one that is applied before the proposal is made saves the lease.
+                ends = [(lease, lease.renewals) for lease in map(self._core.machine.leases.get, overdue[:100]) if lease]
+                await asyncio.gather(*(self._end(lease.id, renewals) for lease, renewals in ends))
 
-    async def _end(self, number: int) -> None:
-        lease = self._core.machine.leases.get(number)
-        if lease is None:
-            return
-        command = StoreCommand(lease_revoke=StoreLeaseRevoke(id=number, renewals=lease.renewals))
+    async def _end(self, number: int, renewals: int) -> None:
+        command = StoreCommand(lease_revoke=StoreLeaseRevoke(id=number, renewals=renewals))
         # Refused: somebody else ended it. Unavailable: whoever leads next will see to it.
         with contextlib.suppress(Refused, RaftUnavailable):
             await self._core.propose(command, LeaseOutcome)
             log.debug("lease %d has ended", number)
 
     def _leadership(self, leading: bool) -> None:
+        self._leads = leading
         if not leading:
             return
         now = self._clock.monotonic()

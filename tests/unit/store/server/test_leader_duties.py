@@ -12,7 +12,7 @@ from kybern.pb.etcd import kv_pb2, lease_pb2
 from kybern.pb.v1.store_pipe_pb2 import StoreCommand, StoreLeaseRevoke
 from store.mvcc.machine import StoreMachine
 from store.mvcc.outcomes import LeaseOutcome, PutOutcome
-from store.raft.interface import Member, RaftUnavailable
+from store.raft.interface import Applied, Member, RaftUnavailable
 from store.raft.local import LocalRaft
 from store.server.compaction import Compactor
 from store.server.core import Core, Refused
@@ -68,6 +68,37 @@ def test_a_lease_ends_when_it_is_not_renewed() -> None:
         await asyncio.sleep(2)
         assert 5 not in core.machine.leases
         assert b"a" not in core.machine.keys.live
+        ending.cancel()
+
+    run_virtual(scenario())
+
+
+class RenewedLate(LeaseClock):
+    """A renewal is applied after the look that finds its lease's time to be over, and before its end is proposed."""
+
+    def overdue(self) -> list[int]:
+        found = super().overdue()
+        if found and self._core.machine.leases.leases[found[0]].renewals == 0:
+            command = StoreCommand(lease_renew=lease_pb2.LeaseKeepAliveRequest(ID=found[0])).SerializeToString()
+            applied = Applied(self._core.machine.applied_index + 1, 1, 0)
+            asyncio.get_running_loop().call_soon(self._core.machine.apply, command, applied)
+        return found
+
+
+def test_a_renewal_that_comes_between_the_look_and_the_proposal_saves_the_lease() -> None:
+    async def scenario() -> None:
+        core, raft = new_core()
+        clock = RenewedLate(core, LoopClock())
+        core.machine.lease_observer = clock
+        await raft.start(core.machine)
+        ending = asyncio.create_task(clock.run())
+        await grant(core, 5, 10)
+        await asyncio.sleep(12)
+        assert core.machine.leases.leases[5].renewals == 1
+        await asyncio.sleep(7)
+        assert 5 in core.machine.leases
+        await asyncio.sleep(3)
+        assert 5 not in core.machine.leases
         ending.cancel()
 
     run_virtual(scenario())

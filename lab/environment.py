@@ -11,8 +11,9 @@ from lab.state import Lab
 
 
 def environment(lab: Lab) -> dict[str, str]:
-    """Variables for kubectl, etcdctl and gRPC clients."""
+    """Variables for kubectl, etcdctl, kybern and gRPC clients."""
     files = lab.admin_files()
+    first = lab.etc(lab.file.masters[0])
     return {
         "KUBECONFIG": str(lab.kubeconfig),
         "ETCDCTL_API": "3",
@@ -20,6 +21,8 @@ def environment(lab: Lab) -> dict[str, str]:
         "ETCDCTL_CACERT": str(files["store-ca"]),
         "ETCDCTL_CERT": str(files["store-cert"]),
         "ETCDCTL_KEY": str(files["store-key"]),
+        "KYBERN_DIR": str(first),
+        "KYBERN_STORE_CONFIG": str(first / "store.yaml"),
         "KYBERN_GRPC": f"{lab.subnet.machine}:6444",
         "KYBERN_CACERT": str(files["ca"]),
         "KYBERN_CERT": str(files["cert"]),

@@ -33,6 +33,8 @@ app.add_typer(certs, name="certs")
 app.add_typer(store, name="store")
 
 FolderOption = Annotated[Path, typer.Option("--dir", help="Folder of the configuration.")]
+# What only looks may be pointed elsewhere by a variable (the lab's `kybern-lab env` sets it); what writes is told so.
+LookedAtOption = Annotated[Path, typer.Option("--dir", envvar="KYBERN_DIR", help="Folder of the configuration.")]
 DataOption = Annotated[Path, typer.Option("--data-dir", help="Folder of the daemons' data.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
 BundleOption = Annotated[Path, typer.Option("--bundle", help="File that `kybern certs` made for this host.")]
@@ -156,7 +158,7 @@ def join_node(
 @app.command()
 def status(
     output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
-    folder: FolderOption = ETC,
+    folder: LookedAtOption = ETC,
 ) -> None:
     """Show stores, masters and nodes, and who leads; exits with 1 when one does not serve."""
     if output not in ("table", "json"):

@@ -60,7 +60,11 @@ class _Connection:
 def connect(
     context: typer.Context,
     config: Annotated[
-        Path, typer.Option(help="A member's configuration, for its members' addresses and its certificate.")
+        Path,
+        typer.Option(
+            envvar="KYBERN_STORE_CONFIG",
+            help="A member's configuration, for its members' addresses and its certificate.",
+        ),
     ] = Path("/etc/kybern/store.yaml"),
     endpoints: Annotated[
         str, typer.Option(metavar="HOST:PORT,...", help="Members to ask, instead of the configuration's.")

@@ -30,11 +30,7 @@ def compare_and_swap(keys: KeySpace, leases: LeaseTable, request: store_pipe_pb2
     lease = request.lease
     if lease and lease not in leases:
         return LEASE_NOT_FOUND
-    revision = keys.revision + 1
-    record = keys.put(key, request.value, lease, revision)
-    keys.revision = revision
-    if lease or old_lease:
-        leases.move(record.key, old_lease, lease)
+    revision = _set(keys, leases, key, request.value, old_lease, lease)
     return SwapOutcome(revision, True, None)
 
 
@@ -71,9 +67,15 @@ def swap(keys: KeySpace, leases: LeaseTable, request: kv_pb2.TxnRequest) -> TxnO
     lease, old_lease = put.lease, 0 if old is None else old.lease
     if lease and lease not in leases:
         return None
+    revision = _set(keys, leases, key, put.value, old_lease, lease)
+    return TxnOutcome(revision, True, [PutOutcome(revision, None)])
+
+
+def _set(keys: KeySpace, leases: LeaseTable, key: bytes, value: bytes, old_lease: int, lease: int) -> int:
+    """Set a key that lived by `old_lease`; the revision that this makes."""
     revision = keys.revision + 1
-    record = keys.put(key, put.value, lease, revision)
+    record = keys.put(key, value, lease, revision)
     keys.revision = revision
     if lease or old_lease:
         leases.move(record.key, old_lease, lease)
-    return TxnOutcome(revision, True, [PutOutcome(revision, None)])
+    return revision

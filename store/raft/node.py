@@ -464,10 +464,13 @@ class RaftNode:
 
     def next_group(self, term: int, not_before_ms: int, least_bytes: int) -> tuple[int, bytes] | None:
         """The next entry to append as the leader."""
-        now_ms = max(not_before_ms, int(self._clock.now().timestamp() * 1000))
-        now, commands, size = self._clock.monotonic(), self._proposals.commands_to_append, self._proposals.to_append
-        if size < least_bytes or self._gathering.put_off(now, commands, size):
+        size = self._proposals.to_append
+        if size < least_bytes:
             return None
+        now, commands = self._clock.monotonic(), self._proposals.commands_to_append
+        if self._gathering.put_off(now, commands, size):
+            return None
+        now_ms = max(not_before_ms, int(self._clock.now().timestamp() * 1000))
         entry = self._proposals.next_group(term, now_ms, least_bytes)
         if entry is None:
             return None

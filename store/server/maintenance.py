@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
 from typing import Any, NoReturn
@@ -12,6 +11,7 @@ from google.protobuf.message import Message
 
 from kybern.pb.etcd import maintenance_pb2 as pb
 from kybern.pb.v1.store_pipe_pb2 import StoreCommand
+from kybern.snapshots import Seal
 from store.mvcc.alarms import NOSPACE, Alarm
 from store.mvcc.errors import StoreError
 from store.mvcc.outcomes import AlarmOutcome
@@ -21,9 +21,6 @@ from store.server.copies import ClientDump
 from store.server.core import API_VERSION, Context, Core, Guard, Refused, handlers
 
 SERVICE = "etcdserverpb.Maintenance"
-
-# etcd's tools take a snapshot for whole when it is so many bytes, times any number, and a checksum of 32.
-_SNAPSHOT_BLOCK = 512
 
 _NO_SUCH_ALARM = StoreError("INVALID_ARGUMENT", "kybern-store: the only alarm that can be raised is NOSPACE")
 _NO_DOWNGRADE = StoreError("UNIMPLEMENTED", "kybern-store: there is no older version to go back to")
@@ -119,20 +116,16 @@ class MaintenanceService:
         Raises:
             Refused: when it is read too slowly, or the state was replaced (`store.server.copies`).
         """
-        digest = hashlib.sha256()
-        sent = 0
+        seal = Seal()
         remaining = self._core.machine.keys.bytes
         with closing(ClientDump(self._core.machine)) as portions:
             for portion in portions:
-                digest.update(portion)
-                sent += len(portion)
+                seal.add(portion)
                 remaining = max(1, remaining - len(portion))
                 yield self._piece(portion, remaining)
                 # Portions are made as they are sent; others have their turn in between.
                 await asyncio.sleep(0)
-        fill = bytes(-sent % _SNAPSHOT_BLOCK)
-        digest.update(fill)
-        yield self._piece(fill + digest.digest(), 0)
+        yield self._piece(seal.end(), 0)
 
     async def move_leader(self, request: pb.MoveLeaderRequest, context: Context) -> pb.MoveLeaderResponse:
         """Let another member lead; asked of the leader.

@@ -137,7 +137,7 @@ def whats_next(names: Names, lab: Lab) -> str:
     node = lab.subnet.host(lab.file.nodes[0])
     return f"""\
 Next:
-  eval "$(.venv/bin/kybern-lab env{name})"       # kubectl, etcdctl and kybern-lab now know this cluster
+  eval "$(.venv/bin/kybern-lab env{name})"       # kubectl, etcdctl, kybern and kybern-lab now know this cluster
   kubectl get nodes,pods,services --all-namespaces --output wide
   curl http://{node}:{NODE_PORT}/
   kubectl scale deployment hello --replicas 10

@@ -86,7 +86,7 @@ def show_status(
 
 @app.command()
 def env(name: NameOption = names.DEFAULT) -> None:
-    """Print exports for kubectl, etcdctl and gRPC clients: eval "$(kybern-lab env)"."""
+    """Print exports for kubectl, etcdctl, kybern and gRPC clients: eval "$(kybern-lab env)"."""
     typer.echo(environment.exports(_open(name)))
 
 

@@ -15,6 +15,7 @@ from kybern.config.models import Tls
 from kybern.daemon import StartupError
 from kybern.rpc.admission import Admit, GenericServices
 from kybern.rpc.credentials import KEEPALIVE_OPTIONS, server_credentials
+from kybern.rpc.gone import expect_clients_to_go
 
 
 class RpcServer:
@@ -34,6 +35,7 @@ class RpcServer:
         self.address = address
         self._tls = tls
         self._services = services
+        expect_clients_to_go()
         self.grpc = grpc.aio.server(
             options=[
                 *KEEPALIVE_OPTIONS,

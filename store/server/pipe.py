@@ -13,6 +13,7 @@ from collections.abc import AsyncIterable, Coroutine, Sequence
 from typing import Any
 
 import grpc
+import grpc.aio
 from google.protobuf.message import DecodeError
 
 from kybern.pb.etcd import kv_pb2
@@ -201,10 +202,12 @@ class _Pipe:
             head = pb.PipeResponse(header=self._service.header()).SerializeToString()
             async with self._writing:
                 await self._context.write(head + replies)
+        except grpc.aio.InternalError:
+            # The client is gone, which is no news, and asks again elsewhere.
+            log.debug("the client of a pipe is gone")
         except Exception:
-            # A client that has gone is no news; anything else is a mistake of ours. Either way the client asks again.
-            if not self._context.cancelled():
-                log.exception("a message of a pipe was not answered")
+            # A mistake of ours; the client asks again.
+            log.exception("a message of a pipe was not answered")
         finally:
             self._slots.release()
 

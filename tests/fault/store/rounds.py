@@ -406,7 +406,7 @@ class Run:
             lost = lost_keys(self._claims, {key: kv.value for key, kv in present.items()})
             problems.add("lost", [f"{name} has lost {key.decode()}" for key in lost])
         for name in NAMES:
-            problems.add("unmet", [f"{name} has said: {line}" for line in _traces(self._cluster.output(name))])
+            problems.add("unmet", [f"{name} has said: {trace}" for trace in _traces(self._cluster.output(name))])
         self._add_up(problems)
 
 
@@ -432,4 +432,7 @@ class Problems:
 
 
 def _traces(output: str) -> list[str]:
-    return [line for line in output.splitlines() if line.startswith("Traceback") or "ends because of an error" in line]
+    """What looks like a mistake: each with the line before it and those that follow, down to the exception."""
+    lines = output.splitlines()
+    starts = [n for n, line in enumerate(lines) if "Traceback" in line or "ends because of an error" in line]
+    return ["\n".join(lines[max(n - 1, 0) : n + 30]) for n in starts]

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
 
+import grpc.aio
 import pytest
 
 from kybern.pb.v1 import store_pipe_pb2 as pb
@@ -143,3 +147,33 @@ def test_the_machine_survives_a_command_that_holds_a_read() -> None:
     command = pb.StoreCommand(calls=pb.PipeRequest(client=1, calls=[pb.PipeCall(id=1, range=read(b"a"))]))
     machine.apply(command.SerializeToString(), Applied(1, 1, 1))
     assert machine.keys.revision == 1
+
+
+class BrokenContext:
+    """A client to which nothing can be written."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def write(self, _message: bytes) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [(grpc.aio.InternalError('Failed "execute_batch": (...)'), logging.DEBUG), (KeyError("mistake"), logging.ERROR)],
+)
+async def test_only_mistakes_are_logged_with_a_traceback(
+    error: Exception, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = Served()
+    await served.raft.start(served.machine)
+    caplog.set_level(logging.DEBUG)
+
+    async def requests() -> AsyncIterator[bytes]:
+        yield pb.PipeRequest(client=5, answered_below=1, calls=[call(1)]).SerializeToString()
+
+    context: Any = BrokenContext(error)
+    await served.service.pipe(requests(), context)
+    records = [record for record in caplog.records if record.name == "store.server.pipe"]
+    assert [(record.levelno, bool(record.exc_info)) for record in records] == [(level, level == logging.ERROR)]

@@ -1,0 +1,1 @@
+"""gRPC as Kybern uses it, over real connections."""

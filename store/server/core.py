@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, NoReturn, TypeVar, cast
@@ -117,6 +119,29 @@ async def admit(context: Context) -> None:
             grpc.StatusCode.PERMISSION_DENIED,
             f"kybern-store: the certificate of {identity.name!r} is neither a store member's nor a master's (O=)",
         )
+
+
+class Answers:
+    """Writes to one client, one message at a time.
+
+    Who writes must not be cancelled in the middle of a message: gRPC then takes it for never begun, and fails to end
+    the call with a status, so that the client waits for ever. `between` keeps others from beginning one.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._lock = asyncio.Lock()
+
+    async def write(self, message: bytes) -> None:
+        """Write a message after those that were begun before."""
+        async with self._lock:
+            await self._context.write(message)
+
+    @contextlib.asynccontextmanager
+    async def between(self) -> AsyncIterator[None]:
+        """No message is half written here; waits until the client has taken the one that is, or is gone."""
+        async with self._lock:
+            yield
 
 
 class Guard:

@@ -23,7 +23,7 @@ from store.mvcc.outcomes import BatchOutcome, CallOutcome, PutOutcome, SwapOutco
 from store.mvcc.ranges import check_range
 from store.raft.interface import RaftUnavailable
 from store.server.convert import txn_response
-from store.server.core import MAX_REQUEST, Context, Core, Guard, Refused, handlers
+from store.server.core import MAX_REQUEST, Answers, Context, Core, Guard, Refused, handlers
 from store.server.reading import encode, find
 from store.watch.events import key_value
 
@@ -168,13 +168,12 @@ class _PlainReply:
 
 
 class _Pipe:
-    """One stream: what is being worked on, and writing answers one at a time."""
+    """One stream: what is being worked on."""
 
     def __init__(self, service: PipeService, context: Context) -> None:
         self._service = service
-        self._context = context
+        self._answers = Answers(context)
         self._slots = asyncio.Semaphore(_AT_ONCE)
-        self._writing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, works: Sequence[Coroutine[Any, Any, bytes]]) -> None:
@@ -191,17 +190,17 @@ class _Pipe:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def cancel(self) -> None:
-        """Drop what is left: the client is gone."""
-        for task in self._tasks:
-            task.cancel()
+        """Drop what is left: the client is gone, or is refused."""
+        async with self._answers.between():
+            for task in self._tasks:
+                task.cancel()
         await self.finish()
 
     async def _answer(self, work: Coroutine[Any, Any, bytes]) -> None:
         try:
             replies = await work
             head = pb.PipeResponse(header=self._service.header()).SerializeToString()
-            async with self._writing:
-                await self._context.write(head + replies)
+            await self._answers.write(head + replies)
         except grpc.aio.InternalError:
             # The client is gone, which is no news, and asks again elsewhere.
             log.debug("the client of a pipe is gone")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Sequence
 from typing import Any
 
 from kybern.pb.etcd import watch_pb2
 from store.mvcc.errors import COMPACTED, NO_LEADER
 from store.mvcc.records import NO_BOUND
-from store.server.core import Context, Core, Guard, Refused, handlers
+from store.server.core import Answers, Context, Core, Guard, Refused, handlers
 from store.watch.events import EventEncoder, split
 from store.watch.hub import Watcher, WatchHub
 
@@ -54,10 +54,8 @@ class WatchService:
             for task in done:
                 task.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             stream.close()
+            await stream.cancel(tasks)
 
 
 class WatchStream:
@@ -67,7 +65,7 @@ class WatchStream:
         self._core = core
         self._hub = hub
         self._encoder = encoder
-        self._context = context
+        self._answers = Answers(context)
         self._watchers: dict[int, Watcher] = {}
         self._next_id = 0
         self._controls: deque[watch_pb2.WatchResponse] = deque()
@@ -83,6 +81,13 @@ class WatchStream:
         for watcher in self._watchers.values():
             self._hub.remove(watcher)
         self._watchers.clear()
+
+    async def cancel(self, tasks: Sequence[asyncio.Future[None]]) -> None:
+        """Cancel what works on this stream."""
+        async with self._answers.between():
+            for task in tasks:
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def read(self, requests: AsyncIterable[watch_pb2.WatchRequest]) -> None:
         """Take the client's requests until it closes its side."""
@@ -103,7 +108,7 @@ class WatchStream:
             self._ready.clear()
             while self._controls or self._woken:
                 while self._controls:
-                    await self._context.write(self._controls.popleft().SerializeToString())
+                    await self._answers.write(self._controls.popleft().SerializeToString())
                 for watcher in tuple(self._woken):
                     # It may have ended while another one was served.
                     if watcher in self._woken:
@@ -111,7 +116,7 @@ class WatchStream:
             if self._progress_asked and all(w.idle for w in self._watchers.values()):
                 self._progress_asked = False
                 # No await between the look and this: nothing can have been handed out in between.
-                await self._context.write(self._response(_ALL_WATCHES, self._hub.revision).SerializeToString())
+                await self._answers.write(self._response(_ALL_WATCHES, self._hub.revision).SerializeToString())
 
     async def report_progress(self) -> None:
         """Send progress to the watches that asked for it, when nothing else was sent meanwhile."""
@@ -205,7 +210,7 @@ class WatchStream:
             response.canceled = True
             response.compact_revision = taken.compacted
             response.cancel_reason = COMPACTED.message
-            await self._context.write(response.SerializeToString())
+            await self._answers.write(response.SerializeToString())
             return
         if watcher.idle:
             self._woken.pop(watcher, None)
@@ -226,4 +231,4 @@ class WatchStream:
                 return
             head = self._response(watcher.id, taken.revision if at == len(parts) - 1 else last)
             head.fragment = fragment
-            await self._context.write(head.SerializeToString() + events)
+            await self._answers.write(head.SerializeToString() + events)

@@ -174,6 +174,13 @@ class HardenedRaft(ElectingRaft):
         return int(self._SyncObj__raftLastApplied)
 
     @property
+    def commit_told(self) -> int:
+        """As the leader: every follower that can be reached has been sent that entries up to here are committed."""
+        connected = self._SyncObj__connectedNodes
+        told = (progress.sent_commit for node, progress in self._progress.items() if node in connected)
+        return min(told, default=self.commit_index)
+
+    @property
     def may_read(self) -> bool:
         """Whether the leader has committed an entry of its own term, so that its commit index is up to date."""
         return self._isLeader() and self.commit_index >= self._SyncObj__noopIDx

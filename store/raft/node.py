@@ -669,13 +669,20 @@ class RaftNode:
 
     def remind(self) -> None:
         """Nothing else has gone to the followers: they are told soon what is committed."""
-        if self._reminder is None and self._loop is not None:
-            self._reminder = self._loop.call_later(_NEWS_SECONDS, self._tell)
+        if self._reminder is None and self._loop is not None and self._raft is not None:
+            self._reminder = self._loop.call_later(_NEWS_SECONDS, self._tell, self._raft.commit_index)
 
-    def _tell(self) -> None:
+    def _tell(self, commit: int) -> None:
+        """What was committed up to `commit` is to be known by now."""
         self._reminder = None
-        if self._raft is not None:
-            self._raft.news_awaited = True
+        raft = self._raft
+        if raft is None or not raft.leads or raft.commit_told >= raft.commit_index:
+            return
+        if raft.commit_told >= commit:
+            # Entries have gone since; what was committed after them may wait as long.
+            self.remind()
+        else:
+            raft.news_awaited = True
             self.kick()
 
     def _send(self, peer: str, message: messages.Message) -> bool:

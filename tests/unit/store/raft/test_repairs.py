@@ -419,6 +419,17 @@ def test_news_of_a_commit_go_with_the_next_entries(rig: HardenedRig) -> None:
     assert rig.reminded == 0
 
 
+def test_a_commit_is_told_when_all_that_can_be_reached_have_been_sent_it(rig: HardenedRig) -> None:
+    term = elect(rig)
+    rig.tick()
+    rig.deliver("b", acknowledge(term, 3, sequence=rig.hardened.append_sequence))
+    rig.tick()
+    assert (rig.hardened.commit_index, rig.hardened.commit_told) == (2, 1)
+    rig.hardened.news_awaited = True
+    rig.tick()
+    assert rig.hardened.commit_told == 2
+
+
 def test_an_acknowledgement_that_a_later_term_overtook_is_not_sent(slow_rig: HardenedRig) -> None:
     slow_rig.deliver("b", append(1, (1, 0), entries(2, 5), commit=1))
     slow_rig.deliver("c", append(2, (1, 0), [(2, 2)], commit=1))

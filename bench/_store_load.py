@@ -110,12 +110,15 @@ class Client:
             response = pipe_pb2.PipeResponse.FromString(await stream.read())
             now = time.perf_counter()
             ready = []
+            revisions = {n: at for run in response.swaps for at, n in enumerate(run.ids, run.revision)}
             for reply in response.replies:
-                slot, since = began.pop(reply.id)
-                latencies.append(now - since)
                 if not reply.swap.succeeded:
                     raise RuntimeError("a swap without a rival did not succeed")
-                slots.revisions[slot] = reply.swap.revision
+                revisions[reply.id] = reply.swap.revision
+            for answered, revision in revisions.items():
+                slot, since = began.pop(answered)
+                latencies.append(now - since)
+                slots.revisions[slot] = revision
                 ready.append(slot)
             if now > end:
                 ready = []

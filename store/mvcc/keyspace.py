@@ -96,24 +96,33 @@ class KeySpace:
         old = self.live.get(key)
         if old is None:
             record = Record(key, value, revision, revision, 1, lease, self.dead.pop(key, None))
+            self.live[key] = record
         else:
             # The chain's records share one key object: a key's bytes are kept once.
             record = Record(old.key, value, old.create, revision, old.version + 1, lease, old)
             # Not as the sorted dictionary would: its order stays as it is.
             _replace(self.live, old.key, record)
-            self.log.append(record)
-            self.bytes += len(key) + len(value)
-            return record
-        self.live[key] = record
-        self._add(record)
+        self.log.append(record)
+        self.bytes += len(key) + len(value)
         return record
+
+    def overwrite(self, old: Record, value: bytes) -> int:
+        """Set a live key that has no lease, at the next revision, which is returned: `put` for the commonest write."""
+        self.revision = revision = self.revision + 1
+        key = old.key
+        record = Record(key, value, old.create, revision, old.version + 1, 0, old)
+        _replace(self.live, key, record)
+        self.log.append(record)
+        self.bytes += len(key) + len(value)
+        return revision
 
     def delete(self, old: Record, revision: int) -> Record:
         """Delete a live key."""
         record = Record(old.key, b"", 0, revision, 0, 0, old)
         del self.live[old.key]
         self.dead[old.key] = record
-        self._add(record)
+        self.log.append(record)
+        self.bytes += record.size
         return record
 
     def compact(self, revision: int) -> None:
@@ -242,10 +251,6 @@ class KeySpace:
                     dict.popitem(records)
                 return True
         return False
-
-    def _add(self, record: Record) -> None:
-        self.log.append(record)
-        self.bytes += record.size
 
     def _forget_previous(self, record: Record) -> None:
         previous = record.previous

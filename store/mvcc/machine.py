@@ -20,6 +20,7 @@ from store.mvcc.errors import (
     LEASE_EXISTS,
     LEASE_NOT_FOUND,
     NO_SPACE,
+    OUTCOME_FORGOTTEN,
     TTL_TOO_LARGE,
     UNKNOWN_COMMAND,
     StoreError,
@@ -170,18 +171,20 @@ class StoreMachine:
     def _calls(self, request: store_pipe_pb2.PipeRequest) -> BatchOutcome:
         session = self.sessions.enter(request.client)
         session.forget_below(request.answered_below)
-        keys, leases, full = self.keys, self.leases, self.alarms.no_space
+        keys, leases, full, known = self.keys, self.leases, self.alarms.no_space, session.outcomes
         outcomes: list[CallOutcome] = []
         for call in request.calls:
             number = call.id
-            outcome = session.lookup(number)
+            outcome = known.get(number)
             if outcome is None:
-                if not call.HasField("swap"):
-                    outcome = self._txn(call.txn)
+                if number < session.floor:
+                    outcome = OUTCOME_FORGOTTEN
+                elif not call.HasField("swap"):
+                    known[number] = outcome = self._txn(call.txn)
                 else:
-                    outcome = NO_SPACE if full else compare_and_swap(keys, leases, call.swap)
-                session.keep(number, outcome)
+                    known[number] = outcome = NO_SPACE if full else compare_and_swap(keys, leases, call.swap)
             outcomes.append(outcome)
+        session.limit()
         return BatchOutcome(outcomes)
 
     def _txn(self, request: kv_pb2.TxnRequest) -> TxnOutcome | StoreError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -51,13 +51,11 @@ class ChangeLog:
 
     def __init__(self) -> None:
         self._records: list[Record] = []
+        # Adds the newest change. The list is the same one always, and this is called for every change.
+        self.append: Callable[[Record], None] = self._records.append
 
     def __len__(self) -> int:
         return len(self._records)
-
-    def append(self, record: Record) -> None:
-        """Add the newest change."""
-        self._records.append(record)
 
     def extend(self, records: Sequence[Record]) -> None:
         """Add the newest changes, in their order."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from store.mvcc.errors import OUTCOME_FORGOTTEN
 from store.mvcc.outcomes import CallOutcome
 
 # Bounds of memory, not of use: a cluster has a handful of clients, each with fewer calls in flight.
@@ -18,20 +17,14 @@ MAX_OUTCOMES = 4096
 
 @dataclass(slots=True)
 class Session:
-    """One client: outcomes by number, none of them below `floor`."""
+    """One client: outcomes by number, none of them below `floor`; at most MAX_OUTCOMES."""
 
     floor: int = 0
     outcomes: dict[int, CallOutcome] = field(default_factory=dict)
 
-    def lookup(self, number: int) -> CallOutcome | None:
-        """The outcome of a call that was done before; None when the number is new."""
-        found = self.outcomes.get(number)
-        return OUTCOME_FORGOTTEN if found is None and number < self.floor else found
-
-    def keep(self, number: int, outcome: CallOutcome) -> None:
-        """Remember an outcome; with too many the lowest number is forgotten."""
-        self.outcomes[number] = outcome
-        if len(self.outcomes) > MAX_OUTCOMES:
+    def limit(self) -> None:
+        """With too many outcomes, forget those of the lowest numbers."""
+        while len(self.outcomes) > MAX_OUTCOMES:
             lowest = min(self.outcomes)
             del self.outcomes[lowest]
             self.floor = max(self.floor, lowest + 1)

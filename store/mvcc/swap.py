@@ -24,14 +24,14 @@ def compare_and_swap(keys: KeySpace, leases: LeaseTable, request: store_pipe_pb2
     if not key:
         return EMPTY_KEY
     old = keys.live.get(key)
-    mod, old_lease = (0, 0) if old is None else (old.mod, old.lease)
-    if request.mod_revision != mod:
+    if request.mod_revision != (0 if old is None else old.mod):
         return SwapOutcome(keys.revision, False, old if request.read else None)
     lease = request.lease
     if lease and lease not in leases:
         return LEASE_NOT_FOUND
-    revision = _set(keys, leases, key, request.value, old_lease, lease)
-    return SwapOutcome(revision, True, None)
+    if old is None or lease or old.lease:
+        return SwapOutcome(_set(keys, leases, key, request.value, 0 if old is None else old.lease, lease), True, None)
+    return SwapOutcome(keys.overwrite(old, request.value), True, None)
 
 
 def swap(keys: KeySpace, leases: LeaseTable, request: kv_pb2.TxnRequest) -> TxnOutcome | None:

@@ -118,7 +118,26 @@ class PipeService:
             return _encode([_error(number, refused.error) for number in numbers])
         except RaftUnavailable:
             return _encode([_error(number, self._core.unavailable()) for number in numbers])
-        return b"".join(map(self._plain.reply, numbers, outcome.outcomes))
+        return self._encode(numbers, outcome.outcomes)
+
+    def _encode(self, numbers: Sequence[int], outcomes: Sequence[CallOutcome]) -> bytes:
+        """Answers as a `PipeResponse`: runs of swaps together, what else there is one by one."""
+        runs: list[tuple[int, list[int]]] = []
+        others: list[bytes] = []
+        ids: list[int] = []
+        following = 0
+        for number, outcome in zip(numbers, outcomes, strict=True):
+            if isinstance(outcome, SwapOutcome) and outcome.succeeded:
+                revision = outcome.revision
+                if revision != following:
+                    ids = []
+                    runs.append((revision, ids))
+                ids.append(number)
+                following = revision + 1
+            else:
+                others.append(self._plain.reply(number, outcome))
+        swaps = pb.PipeResponse(swaps=[pb.SwapRun(ids=ids, revision=revision) for revision, ids in runs])
+        return swaps.SerializeToString() + b"".join(others)
 
     async def _read(self, calls: Sequence[pb.PipeCall]) -> bytes:
         if not all(call.range.serializable for call in calls):
@@ -139,12 +158,9 @@ class PipeService:
 
 
 class _PlainReply:
-    """Encodes answers; the usual ones from messages that are filled in again and again."""
+    """Encodes answers one by one; the usual ones from a message that is filled in again and again."""
 
     def __init__(self) -> None:
-        self._swaps = pb.PipeResponse()
-        self._swap = self._swaps.replies.add()
-        self._swap.swap.succeeded = True
         self._response = pb.PipeResponse()
         self._reply = self._response.replies.add()
         self._txn_header = self._reply.txn.header
@@ -153,10 +169,6 @@ class _PlainReply:
 
     def reply(self, number: int, outcome: CallOutcome) -> bytes:
         """A `PipeResponse` of this answer alone, for joining to others."""
-        if isinstance(outcome, SwapOutcome) and outcome.succeeded:
-            self._swap.id = number
-            self._swap.swap.revision = outcome.revision
-            return self._swaps.SerializeToString()
         if isinstance(outcome, TxnOutcome) and outcome.succeeded and len(outcome.responses) == 1:
             put = outcome.responses[0]
             if isinstance(put, PutOutcome) and put.previous is None:

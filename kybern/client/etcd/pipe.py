@@ -108,6 +108,11 @@ class PipeClient:
             raise to_caller(code_of(reply.error.code), reply.error.message)
         return reply
 
+    def _answered(self, reply: pb.PipeReply) -> None:
+        call = self._waiting.get(reply.id)
+        if call is not None and not call.future.done():
+            call.future.set_result(reply)
+
     def _fail_all(self, error: Exception) -> None:
         for call in self._waiting.values():
             if not call.future.done():
@@ -189,13 +194,13 @@ class PipeClient:
 
     async def _receive(self, stream: Any, backoff: Backoff) -> None:
         async for response in stream:
+            for run in response.swaps:
+                for revision, number in enumerate(run.ids, run.revision):
+                    self._answered(pb.PipeReply(id=number, swap=pb.SwapReply(revision=revision, succeeded=True)))
             for reply in response.replies:
-                call = self._waiting.get(reply.id)
-                if call is None or call.future.done():
-                    continue
-                if reply.HasField("error") and elsewhere(code_of(reply.error.code)):
+                if reply.HasField("error") and elsewhere(code_of(reply.error.code)) and reply.id in self._waiting:
                     raise EndpointFailed("the store", reply.error.message)
-                call.future.set_result(reply)
+                self._answered(reply)
             backoff.reset()
         code = await stream.code()
         raise (

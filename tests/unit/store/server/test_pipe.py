@@ -37,14 +37,22 @@ class Served:
     def __init__(self) -> None:
         self.raft = Recorder()
         self.machine = StoreMachine()
+        # Of the last answer: the numbers and the first revision of each run of swaps.
+        self.runs: list[tuple[list[int], int]] = []
         self.service = PipeService(Core(self.raft, self.machine, "test"))
 
     async def ask(self, *calls: pb.PipeCall) -> dict[int, pb.PipeReply]:
         await self.raft.start(self.machine)
         request = pb.PipeRequest(client=5, answered_below=1, calls=calls)
         work = self.service.work(request.SerializeToString(), request)
-        parts = await asyncio.gather(*work)
-        return {reply.id: reply for part in parts for reply in pb.PipeResponse.FromString(part).replies}
+        parts = [pb.PipeResponse.FromString(part) for part in await asyncio.gather(*work)]
+        self.runs = [(list(run.ids), run.revision) for part in parts for run in part.swaps]
+        replies = {reply.id: reply for part in parts for reply in part.replies}
+        for ids, first in self.runs:
+            for revision, number in enumerate(ids, first):
+                assert number not in replies
+                replies[number] = pb.PipeReply(id=number, swap=pb.SwapReply(revision=revision, succeeded=True))
+        return replies
 
 
 def call(number: int, size: int = 1) -> pb.PipeCall:
@@ -134,6 +142,19 @@ async def test_a_swap_sets_a_key_that_is_as_it_was_and_shows_one_that_is_not() -
     again = await served.ask(pb.PipeCall(id=2, swap=pb.Swap(key=b"a", mod_revision=2, value=b"2")))
     assert again[2] == replies[2]
     assert served.machine.keys.revision == 4
+
+
+async def test_swaps_that_follow_each_other_are_answered_together() -> None:
+    served = Served()
+    swaps = [pb.PipeCall(id=n, swap=pb.Swap(key=b"k%d" % n, value=b"1")) for n in range(1, 9)]
+    await served.ask(*swaps[:2], pb.PipeCall(id=20, swap=pb.Swap(key=b"k1", value=b"2")), *swaps[2:4])
+    # One that sets nothing makes no revision.
+    assert served.runs == [([1, 2, 3, 4], 2)]
+    await served.ask(*swaps[4:6], call(21), *swaps[6:])
+    assert served.runs == [([5, 6], 6), ([7, 8], 9)]
+    # Answers of before are of their own revisions.
+    await served.ask(swaps[7], swaps[0], swaps[1])
+    assert served.runs == [([8], 10), ([1, 2], 2)]
 
 
 @pytest.mark.parametrize("number", [0, 1, 127, 128, 300, 2**21, 2**40 + 5])

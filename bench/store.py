@@ -212,8 +212,18 @@ async def both(bench: Bench, order: Order, *, clients: int = CLIENTS) -> tuple[S
 
 
 async def puts(bench: Bench) -> None:
-    """Unary puts of 256 B, one at a time and 16 in flight."""
-    bench.latency("store-put-p50", *await both(bench, {"op": "put", "in_flight": 1, "size": 256}, clients=1))
+    """Writes of 256 B: one at a time, through the pipe and by unary puts, and 16 unary ones in flight."""
+    alone = {"in_flight": 1, "size": 256}
+    found = await bench.compare(
+        {
+            "pipe": lambda: bench.run("ours", {"op": "cas-pipe"} | alone, clients=1),
+            "ours": lambda: bench.run("ours", {"op": "put"} | alone, clients=1),
+            "etcd": lambda: bench.run("etcd", {"op": "put"} | alone, clients=1),
+        }
+    )
+    # A client of ours against a client of etcd, then a client of etcd on both.
+    bench.latency("store-swap-p50-to-put", found["pipe"], found["etcd"])
+    bench.latency("store-put-p50", found["ours"], found["etcd"])
     bench.rate("store-put-16", *await both(bench, {"op": "put", "in_flight": 16, "size": 256}))
     bench.rate("store-cas-unary-16", *await both(bench, {"op": "cas-unary", "in_flight": 16, "size": 256}))
 

@@ -15,13 +15,17 @@ import grpc.aio
 _ENDED = 'Failed "execute_batch"'
 
 
+def client_is_gone(error: BaseException | None) -> bool:
+    """Whether gRPC raised this because an answer found no client any more."""
+    return isinstance(error, grpc.aio.InternalError) and str(error).startswith(_ENDED)
+
+
 class _Gone(logging.Filter):
     """Turns what gRPC logs of a client that is gone into one line for those who debug."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to log a record, which is changed when it is about a client that is gone."""
-        error = record.exc_info[1] if record.exc_info else None
-        if not isinstance(error, grpc.aio.InternalError) or not str(error).startswith(_ENDED):
+        if not record.exc_info or not client_is_gone(record.exc_info[1]):
             return True
         record.msg, record.args, record.exc_info = f"{record.getMessage()}: the client is gone", (), None
         record.levelno, record.levelname = logging.DEBUG, "DEBUG"

@@ -13,11 +13,11 @@ from collections.abc import AsyncIterable, Coroutine, Sequence
 from typing import Any
 
 import grpc
-import grpc.aio
 from google.protobuf.message import DecodeError
 
 from kybern.pb.etcd import kv_pb2
 from kybern.pb.v1 import store_pipe_pb2 as pb
+from kybern.rpc.gone import client_is_gone
 from store.mvcc.errors import EMPTY_KEY, TOO_LARGE, StoreError
 from store.mvcc.outcomes import BatchOutcome, CallOutcome, PutOutcome, SwapOutcome, TxnOutcome
 from store.mvcc.ranges import check_range
@@ -213,12 +213,12 @@ class _Pipe:
             replies = await work
             head = pb.PipeResponse(header=self._service.header()).SerializeToString()
             await self._answers.write(head + replies)
-        except grpc.aio.InternalError:
-            # The client is gone, which is no news, and asks again elsewhere.
-            log.debug("the client of a pipe is gone")
-        except Exception:
-            # A mistake of ours; the client asks again.
-            log.exception("a message of a pipe was not answered")
+        except Exception as error:
+            # A client that is gone is no news, and asks again elsewhere; anything else is a mistake of ours.
+            if client_is_gone(error):
+                log.debug("the client of a pipe is gone")
+            else:
+                log.exception("a message of a pipe was not answered")
         finally:
             self._slots.release()
 

@@ -182,7 +182,11 @@ class BrokenContext:
 
 @pytest.mark.parametrize(
     ("error", "level"),
-    [(grpc.aio.InternalError('Failed "execute_batch": (...)'), logging.DEBUG), (KeyError("mistake"), logging.ERROR)],
+    [
+        (grpc.aio.InternalError('Failed "execute_batch": (...)'), logging.DEBUG),
+        (grpc.aio.InternalError("Failed grpc_call_start_batch: 8"), logging.ERROR),
+        (KeyError("mistake"), logging.ERROR),
+    ],
 )
 async def test_only_mistakes_are_logged_with_a_traceback(
     error: Exception, level: int, caplog: pytest.LogCaptureFixture

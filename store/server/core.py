@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
@@ -125,7 +124,7 @@ class Answers:
     """Writes to one client, one message at a time.
 
     Who writes must not be cancelled in the middle of a message: gRPC then takes it for never begun, and fails to end
-    the call with a status, so that the client waits for ever. `between` keeps others from beginning one.
+    the call with a status, so that the client waits for ever. `end` sees to that.
     """
 
     def __init__(self, context: Context) -> None:
@@ -137,11 +136,23 @@ class Answers:
         async with self._lock:
             await self._context.write(message)
 
-    @contextlib.asynccontextmanager
-    async def between(self) -> AsyncIterator[None]:
-        """No message is half written here; waits until the client has taken the one that is, or is gone."""
-        async with self._lock:
-            yield
+    async def end(self, tasks: Iterable[asyncio.Future[None]]) -> None:
+        """Cancel who writes here when no message is half written, and wait until they have ended.
+
+        Cancelled itself, as gRPC does when the client is gone, it cancels them at once.
+        """
+        writers = tuple(tasks)
+        try:
+            async with self._lock:
+                _cancel(writers)
+        finally:
+            _cancel(writers)
+            await asyncio.gather(*writers, return_exceptions=True)
+
+
+def _cancel(tasks: Iterable[asyncio.Future[None]]) -> None:
+    for task in tasks:
+        task.cancel()
 
 
 class Guard:

@@ -203,10 +203,7 @@ class _Pipe:
 
     async def cancel(self) -> None:
         """Drop what is left: the client is gone, or is refused."""
-        async with self._answers.between():
-            for task in self._tasks:
-                task.cancel()
-        await self.finish()
+        await self._answers.end(self._tasks)
 
     async def _answer(self, work: Coroutine[Any, Any, bytes]) -> None:
         try:

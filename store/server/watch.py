@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable
 from typing import Any
 
 from kybern.pb.etcd import watch_pb2
@@ -43,7 +43,8 @@ class WatchService:
 
     async def watch(self, requests: AsyncIterable[watch_pb2.WatchRequest], context: Context) -> None:
         """Serve one stream until the client has closed it."""
-        stream = WatchStream(self._core, self._hub, self._encoder, context)
+        answers = Answers(context)
+        stream = WatchStream(self._core, self._hub, self._encoder, answers)
         needs_leader = any(key == "hasleader" for key, _ in context.invocation_metadata() or ())
         tasks = [asyncio.ensure_future(stream.read(requests)), asyncio.ensure_future(stream.write())]
         tasks.append(asyncio.ensure_future(stream.report_progress()))
@@ -55,17 +56,17 @@ class WatchService:
                 task.result()
         finally:
             stream.close()
-            await stream.cancel(tasks)
+            await answers.end(tasks)
 
 
 class WatchStream:
     """One stream: the watches on it, and what waits to be written."""
 
-    def __init__(self, core: Core, hub: WatchHub, encoder: EventEncoder, context: Context) -> None:
+    def __init__(self, core: Core, hub: WatchHub, encoder: EventEncoder, answers: Answers) -> None:
         self._core = core
         self._hub = hub
         self._encoder = encoder
-        self._answers = Answers(context)
+        self._answers = answers
         self._watchers: dict[int, Watcher] = {}
         self._next_id = 0
         self._controls: deque[watch_pb2.WatchResponse] = deque()
@@ -81,13 +82,6 @@ class WatchStream:
         for watcher in self._watchers.values():
             self._hub.remove(watcher)
         self._watchers.clear()
-
-    async def cancel(self, tasks: Sequence[asyncio.Future[None]]) -> None:
-        """Cancel what works on this stream."""
-        async with self._answers.between():
-            for task in tasks:
-                task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def read(self, requests: AsyncIterable[watch_pb2.WatchRequest]) -> None:
         """Take the client's requests until it closes its side."""

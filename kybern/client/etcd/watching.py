@@ -129,7 +129,8 @@ class Watching:
         request = watch_pb2.WatchRequest(progress_request=watch_pb2.WatchProgressRequest())
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), _PROGRESS_INTERVAL)
+                async with asyncio.timeout(_PROGRESS_INTERVAL):
+                    await self._asked.wait()
             self._asked.clear()
             try:
                 await call.write(request)

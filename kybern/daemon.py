@@ -75,7 +75,8 @@ class Daemon:
         interval = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6 / 2 or None
         while not self.stopping.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.stopping.wait(), interval)
+                async with asyncio.timeout(interval):
+                    await self.stopping.wait()
             notify("WATCHDOG=1")
         notify("STOPPING=1")
 

@@ -194,7 +194,8 @@ class RaftNode:
             self._deposed.clear()
             if self._raft.transfer():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._deposed.wait(), _TRANSFER_SECONDS)
+                    async with asyncio.timeout(_TRANSFER_SECONDS):
+                        await self._deposed.wait()
         self._running = False
         self._gathering.stop()
         for timer in (self._timer, self._reminder):

@@ -53,7 +53,7 @@ class PipeService:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._plain = _PlainReply()
+        self._replies = _ReplyEncoder()
 
     async def pipe(self, requests: AsyncIterable[bytes], context: Context) -> None:
         """Serve one stream until the client closes it; what was asked for until then is answered."""
@@ -118,26 +118,7 @@ class PipeService:
             return _encode([_error(number, refused.error) for number in numbers])
         except RaftUnavailable:
             return _encode([_error(number, self._core.unavailable()) for number in numbers])
-        return self._encode(numbers, outcome.outcomes)
-
-    def _encode(self, numbers: Sequence[int], outcomes: Sequence[CallOutcome]) -> bytes:
-        """Answers as a `PipeResponse`: runs of swaps together, what else there is one by one."""
-        runs: list[tuple[int, list[int]]] = []
-        others: list[bytes] = []
-        ids: list[int] = []
-        following = 0
-        for number, outcome in zip(numbers, outcomes, strict=True):
-            if isinstance(outcome, SwapOutcome) and outcome.succeeded:
-                revision = outcome.revision
-                if revision != following:
-                    ids = []
-                    runs.append((revision, ids))
-                ids.append(number)
-                following = revision + 1
-            else:
-                others.append(self._plain.reply(number, outcome))
-        swaps = pb.PipeResponse(swaps=[pb.SwapRun(ids=ids, revision=revision) for revision, ids in runs])
-        return swaps.SerializeToString() + b"".join(others)
+        return self._replies.encode(numbers, outcome.outcomes)
 
     async def _read(self, calls: Sequence[pb.PipeCall]) -> bytes:
         if not all(call.range.serializable for call in calls):
@@ -157,8 +138,8 @@ class PipeService:
         return _REPLY_TAG + varint(len(reply)) + reply
 
 
-class _PlainReply:
-    """Encodes answers one by one; the usual ones from a message that is filled in again and again."""
+class _ReplyEncoder:
+    """Encodes what transactions came to; the usual answer from a message that is filled in again and again."""
 
     def __init__(self) -> None:
         self._response = pb.PipeResponse()
@@ -167,7 +148,26 @@ class _PlainReply:
         self._put_header = self._reply.txn.responses.add().response_put.header
         self._reply.txn.succeeded = True
 
-    def reply(self, number: int, outcome: CallOutcome) -> bytes:
+    def encode(self, numbers: Sequence[int], outcomes: Sequence[CallOutcome]) -> bytes:
+        """Answers as a `PipeResponse`: runs of swaps together, what else there is one by one."""
+        runs: list[tuple[int, list[int]]] = []
+        others: list[bytes] = []
+        ids: list[int] = []
+        following = 0
+        for number, outcome in zip(numbers, outcomes, strict=True):
+            if isinstance(outcome, SwapOutcome) and outcome.succeeded:
+                revision = outcome.revision
+                if revision != following:
+                    ids = []
+                    runs.append((revision, ids))
+                ids.append(number)
+                following = revision + 1
+            else:
+                others.append(self._one(number, outcome))
+        swaps = pb.PipeResponse(swaps=[pb.SwapRun(ids=ids, revision=revision) for revision, ids in runs])
+        return swaps.SerializeToString() + b"".join(others)
+
+    def _one(self, number: int, outcome: CallOutcome) -> bytes:
         """A `PipeResponse` of this answer alone, for joining to others."""
         if isinstance(outcome, TxnOutcome) and outcome.succeeded and len(outcome.responses) == 1:
             put = outcome.responses[0]

@@ -73,7 +73,8 @@ class Endpoint:
             EndpointFailed: when there is none in time.
         """
         try:
-            await asyncio.wait_for(self.channel.channel_ready(), CONNECT_TIMEOUT)
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await self.channel.channel_ready()
         except StartupError as error:
             # The files of the certificate were there at the start; they may be in the middle of an exchange.
             raise EndpointFailed(self.address, str(error), sent=False) from error

@@ -99,7 +99,6 @@ class PipeClient:
             if self._runner is None or self._runner.done():
                 self._runner = asyncio.create_task(self._run())
             try:
-                # Not `wait_for`: Python 3.11's forgets a cancellation in the moment in which the answer comes.
                 async with asyncio.timeout(timeout):
                     reply = await call.future
             except TimeoutError:

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
-from kybern.config.models import StoreConfig, Tls
-from store.raft.node import RaftNode
-
-FILE = Path("/nonexistent")
+from tests.unit.store.raft.nodes import unstarted_node
 
 
 class Leader:
     """A node that leads, its core as told, and a loop whose timer fires when the test says so."""
 
     def __init__(self) -> None:
-        config = StoreConfig(
-            name="s1",
-            data_dir=FILE,
-            client_address="127.0.0.1:1",
-            peer_address="127.0.0.1:2",
-            members={"s1": "127.0.0.1:2"},
-            clients={},
-            tls=Tls(FILE, FILE, FILE),
-        )
         self.timers: list[Callable[[], None]] = []
-        self.node = RaftNode(config, transport=Mock())
+        self.node = unstarted_node()
         self.raft = self.node._raft = Mock(leads=True, commit_index=7, commit_told=6, news_awaited=False)
         self.node._loop = Mock(
             call_later=lambda _seconds, call, *arguments: self.timers.append(lambda: call(*arguments))

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from unittest.mock import Mock
 
-from kybern.config.models import StoreConfig, Tls
 from store.raft.entries import Run, encode_group
 from store.raft.interface import Applied, Loading
-from store.raft.node import RaftNode
-
-FILE = Path("/nonexistent")
+from tests.unit.store.raft.nodes import unstarted_node
 
 
 class Counter:
@@ -36,16 +31,7 @@ class Counter:
 
 def cost(*commands: bytes) -> int:
     """What an entry of these commands takes of a turn."""
-    config = StoreConfig(
-        name="s1",
-        data_dir=FILE,
-        client_address="127.0.0.1:1",
-        peer_address="127.0.0.1:2",
-        members={"s1": "127.0.0.1:2"},
-        clients={},
-        tls=Tls(FILE, FILE, FILE),
-    )
-    node = RaftNode(config, transport=Mock())
+    node = unstarted_node()
     machine = node._machine = Counter()
     found = node.apply(2, 1, encode_group(1000, [Run(1, 1, commands)]))
     assert machine.applied == len(commands)

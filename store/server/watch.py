@@ -55,8 +55,11 @@ class WatchService:
             for task in done:
                 task.result()
         finally:
-            stream.close()
-            await answers.end(tasks)
+            try:
+                await answers.end(tasks)
+            finally:
+                # Not before: as long as requests are read, watches are made.
+                stream.close()
 
 
 class WatchStream:

@@ -10,12 +10,13 @@ import pytest
 
 from kybern.pb.etcd import watch_pb2
 from kybern.pb.v1 import store_pipe_pb2 as pb
+from store.mvcc.errors import NO_LEADER
 from store.mvcc.machine import StoreMachine
 from store.raft.interface import Member
 from store.raft.local import LocalRaft
 from store.server.core import Answers, Core, Refused
 from store.server.pipe import PipeService
-from store.server.watch import WatchService
+from store.server.watch import WatchService, WatchStream
 from store.watch.hub import WatchHub
 
 
@@ -87,6 +88,33 @@ async def test_nothing_goes_on_when_the_client_is_gone_meanwhile(kind: str) -> N
         await serving
     assert context.broken == 1
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_no_watch_is_left_that_was_made_while_the_stream_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    context: Any = SlowContext()
+    machine = StoreMachine()
+    hub = WatchHub(machine.keys)
+    core = Core(LocalRaft(Member(1, "s1", "127.0.0.1:1", "127.0.0.1:2")), machine, "test")
+    ending = asyncio.Event()
+
+    async def no_leader(_stream: WatchStream) -> None:
+        await context.writing.wait()
+        ending.set()
+        raise Refused(NO_LEADER)
+
+    async def requests() -> AsyncIterator[watch_pb2.WatchRequest]:
+        create = watch_pb2.WatchRequest(create_request=watch_pb2.WatchCreateRequest(key=b"a"))
+        yield create
+        await ending.wait()
+        await asyncio.sleep(0.05)
+        yield create
+        context.take.set()
+        await asyncio.sleep(30)
+
+    monkeypatch.setattr(WatchStream, "require_leader", no_leader)
+    with pytest.raises(Refused, match="no leader"):
+        await asyncio.wait_for(WatchService(core, hub).watch(requests(), context), 10)
+    assert len(hub) == 0
 
 
 async def test_errors_of_those_who_write_are_looked_at() -> None:

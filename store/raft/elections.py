@@ -166,9 +166,7 @@ class ElectingRaft(SyncObj):
         if node == self._SyncObj__raftLeader and not self._isLeader():
             # Most often its process has ended. If not, the trial vote fails, because the others hear it.
             self._leader_heard = float("-inf")
-            soon = self._timing.heartbeat + random.random() * self._timing.election_min / 2  # noqa: S311
-            now = stock.monotonicTime()
-            self._SyncObj__raftElectionDeadline = min(self._SyncObj__raftElectionDeadline, now + soon)
+            self._SyncObj__raftElectionDeadline = min(self._SyncObj__raftElectionDeadline, self._soon())
 
     # --- the leader
 
@@ -282,6 +280,21 @@ class ElectingRaft(SyncObj):
     def _await_election(self) -> None:
         self._SyncObj__raftElectionDeadline = stock.monotonicTime() + self._SyncObj__generateRaftTimeout()
 
+    def _soon(self) -> float:
+        """When to hold a trial that is not to wait for an election time-out; another moment on each member."""
+        delay = self._timing.heartbeat + random.random() * self._timing.election_min / 2  # noqa: S311
+        return stock.monotonicTime() + delay
+
+    def _give_way(self, node: Node, message: dict[str, Any]) -> None:
+        """Let a member that has this one's trial vote be elected: two candidates would share the votes.
+
+        Of two that hold trials at once the one with the better log goes on; of equals that with the later name.
+        """
+        self._SyncObj__raftElectionDeadline = max(self._SyncObj__raftElectionDeadline, self._soon())
+        theirs = (message["last_log_term"], message["last_log_index"], node.id)
+        if theirs > (self.journal.last_term, self.journal.last_index, self._name):
+            self._trial_votes = set()
+
     def _leader_lives(self) -> bool:
         """Whether an election now would only disturb: this member leads, or hears a leader."""
         if self._isLeader():
@@ -296,6 +309,10 @@ class ElectingRaft(SyncObj):
     def _on_vote_request(self, node: Node, message: dict[str, Any]) -> None:
         if message.get("trial"):
             granted = message["term"] > self.term and not self._leader_lives() and self._log_is_current(message)
+            # Who is about to campaign in the next tick has votes already that the other would lack.
+            granted = granted and not self._may_campaign
+            if granted:
+                self._give_way(node, message)
             self._transport_send(
                 node,
                 {

@@ -98,6 +98,7 @@ class HardenedRig:
         directory: Path,
         *,
         disk: bool = True,
+        name: str = "a",
         peers: tuple[str, ...] = PEERS,
         vote: Vote | None = None,
     ) -> None:
@@ -114,8 +115,8 @@ class HardenedRig:
         directory.mkdir(parents=True, exist_ok=True)
         self.journal = Journal(directory)
         self.journal.open()
-        self.configurations = Configurations(group("a", *peers), entries=self.journal.configurations)
-        self.hardened = HardenedRaft("a", self.configurations, TIMING, self.journal, self, self, self)
+        self.configurations = Configurations(group(*sorted((name, *peers))), entries=self.journal.configurations)
+        self.hardened = HardenedRaft(name, self.configurations, TIMING, self.journal, self, self, self)
         self.raft: SyncObj = self.hardened
         for peer in peers:
             self.hardened.connected(peer)

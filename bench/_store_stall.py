@@ -154,6 +154,8 @@ async def stalls(cluster: Cluster, loaders: Sequence[Loader], tls: Tls, keys: in
         follower = next(name for name in cluster.clients if name != leader)
         await probe.phase("install", lambda: _install(probe, loaders, leader, follower, keys), without=follower)
         await probe.phase("install-follower", lambda: _settled(probe, follower))
+        async with probe.writing():
+            await probe.phase("delete", lambda: _delete(probe, leader))
 
 
 async def load(cluster: Cluster, loaders: Sequence[Loader], leader: str, first: int, keys: int) -> None:
@@ -257,6 +259,13 @@ async def _install(probe: Probe, loaders: Sequence[Loader], leader: str, followe
     await cluster.until_serving(follower)
     if not await probe.metric(follower, "raft_snapshots_installed"):
         raise RuntimeError("the follower was not sent a snapshot")
+
+
+async def _delete(probe: Probe, leader: str) -> None:
+    """All keys in one call."""
+    async with channel(probe.cluster.clients[leader], probe.tls) as connection:
+        delete = unary(connection, "/etcdserverpb.KV/DeleteRange")
+        await delete(kv_pb2.DeleteRangeRequest(key=PREFIX.encode(), range_end=b"\0").SerializeToString())
 
 
 async def _settled(probe: Probe, follower: str) -> None:

@@ -23,6 +23,8 @@ from store.mvcc.records import NO_BOUND, ChangeLog, Record
 _RECORD_BYTES = 200
 # Records that are taken out at a time, so that no command waits for long: some ten milliseconds.
 _TRIM = 10_000
+# Keys that are deleted in one go rather than each by itself, which looks for its place in the order twice.
+_TOGETHER = 100
 _replace: Callable[[Any, bytes, Record], None] = dict.__setitem__
 
 
@@ -124,6 +126,19 @@ class KeySpace:
         self.log.append(record)
         self.bytes += record.size
         return record
+
+    def delete_range(self, olds: Sequence[Record], revision: int) -> None:
+        """Delete all live keys from the first of `olds` to the last, which is what `find` gave of a range."""
+        if len(olds) < _TOGETHER:
+            for old in olds:
+                self.delete(old, revision)
+            return
+        first = self.live.bisect_left(olds[0].key)
+        del self.live.keys()[first : first + len(olds)]
+        records = [Record(old.key, b"", 0, revision, 0, 0, old) for old in olds]
+        self.dead.update(zip([record.key for record in records], records, strict=True))
+        self.log.extend(records)
+        self.bytes += sum([len(record.key) for record in records])
 
     def compact(self, revision: int) -> None:
         """Forget what was superseded before `revision`; reads and watches from `revision` on still work."""

@@ -209,7 +209,11 @@ class Transaction:
     def delete(self, request: kv_pb2.DeleteRangeRequest) -> DeleteOutcome:
         """Delete what is in the range."""
         found = self._keys.find(request.key, request.range_end)
-        self.delete_records(found)
+        self._keys.delete_range(found, self._next)
+        for record in found:
+            if record.lease:
+                self._leases.move(record.key, record.lease, 0)
+        self._wrote = self._wrote or bool(found)
         return DeleteOutcome(self.revision, len(found), found if request.prev_kv else ())
 
     def delete_records(self, records: Sequence[Record]) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from unittest.mock import patch
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.mvcc import errors
+from store.mvcc import keyspace as keyspace_module
 from store.mvcc.dump import dump, load
 from store.mvcc.errors import StoreError
 from store.mvcc.machine import StoreMachine
@@ -101,12 +104,14 @@ def check_read(store: Driver, model: Model, key: bytes, end: bytes, revision: in
     assert (outcome.count, outcome.more) == (len(found), bool(limit) and len(found) > limit)
 
 
-@given(steps)
+@pytest.mark.parametrize("together", [1, 100], ids=["together", "each"])
+@given(plan=steps)
 @settings(max_examples=300, deadline=None)
-def test_every_answer_is_the_models(plan: list[tuple[object, ...]]) -> None:
+def test_every_answer_is_the_models(plan: list[tuple[object, ...]], together: int) -> None:
     store, model = Driver(), Model()
-    for step in plan:
-        run(store, model, step)
+    with patch.object(keyspace_module, "_TOGETHER", together):
+        for step in plan:
+            run(store, model, step)
     keyspace = store.machine.keys
     for revision in range(max(1, model.compacted), len(model.states)):
         check_read(store, model, b"\0", b"\0", revision, 0)

@@ -258,3 +258,30 @@ def test_outcomes_of_single_commands(store: Driver) -> None:
     assert isinstance(gone, DeleteOutcome)
     assert (gone.revision, gone.deleted, [r.value for r in gone.previous]) == (4, 1, [b"2"])
     assert store.do(delete(b"a")) == DeleteOutcome(4, 0, ())
+
+
+@pytest.mark.parametrize(("start", "end"), [(b"k", b"l"), (b"k0100", b"k0300"), (b"k0500", b"\0")])
+def test_many_keys_are_deleted_as_each_by_itself_would_be(start: bytes, end: bytes) -> None:
+    at_once, in_turn = Driver(), Driver()
+    for store in (at_once, in_turn):
+        store.grant(7)
+        for n in range(600):
+            store.do(put(b"k%04d" % n, b"v", lease=7 if n % 3 == 0 else 0))
+        # Some were deleted before, and one of them is there again.
+        store.do(delete(b"k0120", b"k0140"))
+        store.do(put(b"k0130", b"again"))
+    outcome = at_once.do(delete(start, end, prev_kv=True))
+    gone = sorted(in_turn.items(start, end))
+    for first in range(0, len(gone), 50):
+        part = gone[first : first + 50]
+        in_turn.machine.keys.revision = outcome.revision - 1
+        in_turn.do(delete(part[0], part[-1] + b"\0"))
+    assert [record.key for record in outcome.previous] == gone
+    assert at_once.checksum == in_turn.checksum
+    assert at_once.machine.keys.bytes == in_turn.machine.keys.bytes
+    assert at_once.items() == in_turn.items()
+    assert at_once.items(revision=outcome.revision - 1) == in_turn.items(revision=outcome.revision - 1)
+    for store in (at_once, in_turn):
+        store.revoke(7)
+    assert at_once.items() == in_turn.items()
+    assert at_once.machine.leases.leases == in_turn.machine.leases.leases

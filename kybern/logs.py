@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -54,6 +55,34 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return msgspec.json.encode(entry).decode()
+
+
+class Seldom:
+    """How loudly to say what may happen again and again, as when somebody is refused and comes back every second.
+
+    A warning at first and once every `seconds`, and in between a message for those who debug. `now` is a clock in
+    seconds.
+    """
+
+    # What is remembered at most: whoever makes up new names does not fill the memory.
+    _MOST = 256
+
+    def __init__(self, now: Callable[[], float], seconds: float = 60.0) -> None:
+        self._now = now
+        self._seconds = seconds
+        # In the order in which it was said.
+        self._said: dict[str, float] = {}
+
+    def level(self, what: str) -> int:
+        """The level to log `what` with now."""
+        now = self._now()
+        if now - self._said.get(what, float("-inf")) < self._seconds:
+            return logging.DEBUG
+        self._said.pop(what, None)
+        self._said[what] = now
+        if len(self._said) > self._MOST:
+            del self._said[next(iter(self._said))]
+        return logging.WARNING
 
 
 def setup(level: str = "info", fmt: LogFormat = "text", *, journal: bool = False) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Protocol, cast
 
 from kybern.pki import Identity, identity_of_der
 from store.raft import messages
 from store.raft.messages import LENGTH, Hello, InvalidMessage, Message, Ping
-
-log = logging.getLogger(__name__)
 
 # Before a peer has said who it is, it may send no more than that.
 _MAX_HELLO_BYTES = 4096
@@ -30,6 +27,10 @@ class Owner(Protocol):
 
     def made(self, connection: Connection) -> None:
         """TLS is established; nothing is known of the peer but its certificate's authority."""
+        ...
+
+    def ending(self, who: str, reason: str) -> None:
+        """This side ends the connection with a member, or with somebody at an address: to be logged."""
         ...
 
     def accepts(self, identity: Identity, hello: Hello, expected: str) -> str | None:
@@ -109,14 +110,14 @@ class Connection(asyncio.Protocol):
         """Close at once; the reason is logged."""
         if self._transport is not None:
             if reason and not self._transport.is_closing():
-                log.warning("closing the connection with %s: %s", self.peer or self._remote(), reason)
+                self._owner.ending(self.peer or self._remote(), reason)
             self._transport.abort()
 
     def part(self, reason: str, last_word: Message | None = None) -> None:
         """Close once the peer has taken what was sent; nothing that comes from it counts any more."""
         if self._transport is None or self._transport.is_closing():
             return
-        log.warning("parting with %s: %s", self.peer or self._remote(), reason)
+        self._owner.ending(self.peer or self._remote(), reason)
         if last_word is not None:
             self.send(last_word)
         self._transport.close()
@@ -211,5 +212,6 @@ class Connection(asyncio.Protocol):
             self._owner.received(self, message)
 
     def _remote(self) -> str:
+        """The peer's host, without the port: that is another one each time."""
         address = self._transport.get_extra_info("peername") if self._transport is not None else None
-        return f"{address[0]}:{address[1]}" if address else "a peer"
+        return str(address[0]) if address else "a peer"

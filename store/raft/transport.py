@@ -20,6 +20,7 @@ from kybern.backoff import Backoff
 from kybern.clock import Clock
 from kybern.config.models import StoreConfig, Tls
 from kybern.daemon import StartupError
+from kybern.logs import Seldom
 from kybern.pki import Identity, check_files
 from store.raft.configuration import FIRST_GROUP, Configuration
 from store.raft.connection import GROUP_MEMBERS, Connection
@@ -110,6 +111,7 @@ class TlsTransport:
         self._server: asyncio.Server | None = None
         self._watching: asyncio.Task[None] | None = None
         self._dialled: dict[str, _Dialled] = {}
+        self._endings = Seldom(clock.monotonic)
         self._stopped = False
 
     async def start(self, listener: Listener) -> None:
@@ -190,6 +192,11 @@ class TlsTransport:
         return connection.hello if connection is not None else None
 
     # --- connections' owner
+
+    def ending(self, who: str, reason: str) -> None:
+        """Say why a connection is ended: not each time, for who is refused comes again within a second."""
+        text = f"closing the connection with {who}: {reason}"
+        log.log(self._endings.level(text), "%s", text)
 
     def made(self, connection: Connection) -> None:
         """Keep an eye on a new connection."""

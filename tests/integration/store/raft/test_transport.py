@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import pickle
 import ssl
 import struct
@@ -128,6 +129,20 @@ async def test_who_is_no_other_member_of_this_cluster_is_turned_away(
         assert await closes(reader)
         assert told.events == []
     assert reason in caplog.text
+
+
+async def test_who_is_turned_away_again_and_again_is_a_warning_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "store.raft.transport")
+    config = configurations(tmp_path, 2)[0]
+    tls = issue(tmp_path / "pki", "m1", "kybern:masters")
+    async with running(config):
+        for _ in range(3):
+            async with dialled(config, tls) as (reader, _):
+                assert await closes(reader)
+    said = [record.levelname for record in caplog.records if "is not a store member's" in record.getMessage()]
+    assert said == ["WARNING", "DEBUG", "DEBUG"]
 
 
 def hello(name: str, *, own_id: int = 0, address: str = "") -> bytes:

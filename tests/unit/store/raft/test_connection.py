@@ -52,6 +52,9 @@ class _Owner:
     def accepts(self, _identity: Identity, _hello: Hello, _expected: str) -> str | None:
         return None
 
+    def ending(self, _who: str, _reason: str) -> None:
+        return
+
     def opened(self, _connection: Connection) -> None:
         return
 

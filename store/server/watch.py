@@ -11,7 +11,7 @@ from kybern.pb.etcd import watch_pb2
 from store.mvcc.errors import COMPACTED, NO_LEADER
 from store.mvcc.records import NO_BOUND
 from store.server.core import Answers, Context, Core, Guard, Refused, handlers
-from store.watch.events import EventEncoder, split
+from store.watch.events import Cutter, EventEncoder
 from store.watch.hub import Watcher, WatchHub
 
 SERVICE = "etcdserverpb.Watch"
@@ -71,6 +71,7 @@ class WatchStream:
         self._encoder = encoder
         self._answers = answers
         self._watchers: dict[int, Watcher] = {}
+        self._cutters: dict[int, Cutter] = {}
         self._next_id = 0
         self._controls: deque[watch_pb2.WatchResponse] = deque()
         # Watchers that may have something to take, in the order in which they were woken.
@@ -170,13 +171,14 @@ class WatchStream:
             end=request.range_end,
             wake=self._wake,
             next_revision=request.start_revision,
-            with_previous=request.prev_kv,
             no_put=watch_pb2.WatchCreateRequest.NOPUT in request.filters,
             no_delete=watch_pb2.WatchCreateRequest.NODELETE in request.filters,
-            fragment=request.fragment,
             progress=request.progress_notify,
         )
         self._watchers[number] = watcher
+        self._cutters[number] = Cutter(
+            self._encoder, with_previous=request.prev_kv, fragment=request.fragment, limit=_RESPONSE
+        )
         self._hub.add(watcher)
 
     def _free_id(self) -> int:
@@ -190,6 +192,7 @@ class WatchStream:
         watcher = self._watchers.pop(number, None)
         if watcher is None:
             return
+        del self._cutters[number]
         self._hub.remove(watcher)
         self._woken.pop(watcher, None)
         response = self._response(number, self._hub.revision)
@@ -201,6 +204,7 @@ class WatchStream:
         taken = self._hub.take(watcher)
         if taken.compacted:
             self._watchers.pop(watcher.id, None)
+            self._cutters.pop(watcher.id, None)
             self._hub.remove(watcher)
             self._woken.pop(watcher, None)
             response = self._response(watcher.id, self._hub.revision)
@@ -211,21 +215,16 @@ class WatchStream:
             return
         if watcher.idle:
             self._woken.pop(watcher, None)
-        if not taken.pairs:
-            # A long history without a match must not keep the loop from its other work.
+        parts = self._cutters[watcher.id].add(taken.pairs, whole=taken.whole)
+        if not parts:
+            # A long history without a match, or a large revision, must not keep the loop from its other work.
             await asyncio.sleep(0)
             return
         self._busy.add(watcher.id)
-        parts = split(
-            self._encoder,
-            taken.pairs,
-            with_previous=watcher.with_previous,
-            fragment=watcher.fragment,
-            limit=_RESPONSE,
-        )
-        for at, (events, last, fragment) in enumerate(parts):
-            if watcher.id not in self._watchers:
+        for at, part in enumerate(parts):
+            if self._watchers.get(watcher.id) is not watcher:
                 return
-            head = self._response(watcher.id, taken.revision if at == len(parts) - 1 else last)
-            head.fragment = fragment
-            await self._answers.write(head.SerializeToString() + events)
+            seen = taken.whole and at == len(parts) - 1
+            head = self._response(watcher.id, taken.revision if seen else part.revision)
+            head.fragment = part.fragment
+            await self._answers.write(head.SerializeToString() + part.events)

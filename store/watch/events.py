@@ -7,6 +7,7 @@ events, so that events need not be made anew for every response.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from kybern.pb.etcd import mvcc_pb2, watch_pb2
 from store.mvcc.records import Record
@@ -19,14 +20,15 @@ _CACHED_BYTES = 4 * 1024 * 1024
 
 def key_value(record: Record) -> mvcc_pb2.KeyValue:
     """A record as a message."""
-    return mvcc_pb2.KeyValue(
-        key=record.key,
-        value=record.value,
-        create_revision=record.create,
-        mod_revision=record.mod,
-        version=record.version,
-        lease=record.lease,
-    )
+    message = mvcc_pb2.KeyValue()
+    _fill(message, record)
+    return message
+
+
+def _fill(message: mvcc_pb2.KeyValue, record: Record) -> None:
+    message.key, message.value = record.key, record.value
+    message.create_revision, message.mod_revision = record.create, record.mod
+    message.version, message.lease = record.version, record.lease
 
 
 class EventEncoder:
@@ -35,6 +37,8 @@ class EventEncoder:
     def __init__(self) -> None:
         self._cache: dict[tuple[Record, bool], bytes] = {}
         self._bytes = 0
+        # By whether it is a deletion and has a previous. Filled in again and again: new ones cost three times as much.
+        self._forms = {(deleted, previous): _form(deleted) for deleted in (False, True) for previous in (False, True)}
 
     def encode(self, pair: Pair, *, with_previous: bool) -> bytes:
         """A `WatchResponse` that holds this change alone, for joining to others."""
@@ -43,12 +47,12 @@ class EventEncoder:
         found = self._cache.get(name)
         if found is not None:
             return found
-        event = mvcc_pb2.Event(
-            type=mvcc_pb2.Event.PUT if record.version else mvcc_pb2.Event.DELETE,
-            kv=key_value(record),
-            prev_kv=key_value(previous) if with_previous and previous is not None else None,
-        )
-        encoded = watch_pb2.WatchResponse(events=(event,)).SerializeToString()
+        shown = previous if with_previous else None
+        response, event = self._forms[record.deleted, shown is not None]
+        _fill(event.kv, record)
+        if shown is not None:
+            _fill(event.prev_kv, shown)
+        encoded = response.SerializeToString()
         if self._bytes + len(encoded) > _CACHED_BYTES:
             self._cache.clear()
             self._bytes = 0
@@ -58,26 +62,52 @@ class EventEncoder:
         return encoded
 
 
-def split(
-    encoder: EventEncoder, pairs: Sequence[Pair], *, with_previous: bool, fragment: bool, limit: int
-) -> list[tuple[bytes, int, bool]]:
-    """Cut changes into responses of about `limit` bytes: encoded events, last revision, whether a fragment follows.
+def _form(deleted: bool) -> tuple[watch_pb2.WatchResponse, mvcc_pb2.Event]:
+    response = watch_pb2.WatchResponse()
+    return response, response.events.add(type=mvcc_pb2.Event.DELETE if deleted else mvcc_pb2.Event.PUT)
 
-    Without `fragment` a revision is never split, however large it is.
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one response holds: encoded events up to a revision, and whether more of that revision follows."""
+
+    events: bytes
+    revision: int
+    fragment: bool
+
+
+class Cutter:
+    """Cuts one watcher's changes into responses of about `limit` bytes.
+
+    Without `fragment` a revision is never split, however large it is: what there is of it is kept until it is whole.
     """
-    parts: list[tuple[bytes, int, bool]] = []
-    chunk: list[bytes] = []
-    size = 0
-    last = 0
-    for pair in pairs:
-        encoded = encoder.encode(pair, with_previous=with_previous)
-        boundary = pair[0].mod != last
-        if chunk and size + len(encoded) > limit and (boundary or fragment):
-            parts.append((b"".join(chunk), last, not boundary))
-            chunk, size = [], 0
-        chunk.append(encoded)
-        size += len(encoded)
-        last = pair[0].mod
-    if chunk:
-        parts.append((b"".join(chunk), last, False))
-    return parts
+
+    def __init__(self, encoder: EventEncoder, *, with_previous: bool, fragment: bool, limit: int) -> None:
+        self._encoder = encoder
+        self._with_previous = with_previous
+        self._fragment = fragment
+        self._limit = limit
+        # Of the next response: encoded events, their bytes, and the revision of the last one.
+        self._events: list[bytes] = []
+        self._size = 0
+        self._last = 0
+
+    def add(self, pairs: Sequence[Pair], *, whole: bool) -> list[Part]:
+        """The responses that are complete with these changes; `whole`: no more of the last revision follow."""
+        parts: list[Part] = []
+        for pair in pairs:
+            encoded = self._encoder.encode(pair, with_previous=self._with_previous)
+            boundary = pair[0].mod != self._last
+            if self._events and self._size + len(encoded) > self._limit and (boundary or self._fragment):
+                parts.append(self._part(fragment=not boundary))
+            self._events.append(encoded)
+            self._size += len(encoded)
+            self._last = pair[0].mod
+        if whole and self._events:
+            parts.append(self._part(fragment=False))
+        return parts
+
+    def _part(self, *, fragment: bool) -> Part:
+        part = Part(b"".join(self._events), self._last, fragment)
+        self._events, self._size = [], 0
+        return part

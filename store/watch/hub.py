@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from store.mvcc.keyspace import KeySpace
-from store.mvcc.records import NO_BOUND
+from store.mvcc.records import NO_BOUND, Record
 from store.watch.events import Pair
 
 _K = TypeVar("_K")
 
 # References to changes that a watcher may have waiting before it must read the history instead.
 MAX_PENDING = 4096
-# About how many changes are taken at once.
+# How many changes are taken at once, or looked through.
 CHUNK = 1000
 
 
@@ -33,12 +33,11 @@ class Watcher:
     end: bytes
     # Called whenever there may be something to take.
     wake: Callable[[Watcher], None]
-    # The first revision that has not been taken, or looked through, for this watcher.
+    # The first revision that has not been taken, or looked through, for this watcher, and how many changes of it have.
     next_revision: int = 0
-    with_previous: bool = False
+    passed: int = 0
     no_put: bool = False
     no_delete: bool = False
-    fragment: bool = False
     progress: bool = False
     synced: bool = False
     pending: list[Pair] = field(default_factory=list)
@@ -63,11 +62,15 @@ class Watcher:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Changes for one watcher; it has seen all that it wants up to `revision`. `compacted`: it can have no more."""
+    """Changes for one watcher; it has seen all that it wants up to `revision`. `compacted`: it can have no more.
+
+    Unless they are `whole`, there are more changes of that revision.
+    """
 
     pairs: Sequence[Pair]
     revision: int
     compacted: int = 0
+    whole: bool = True
 
 
 class WatchHub:
@@ -105,10 +108,12 @@ class WatchHub:
         last = self._keys.revision
         if last <= self.revision:
             return
-        records = self._keys.log.between(self.revision + 1, last, limit=len(self._keys.log))
-        self.revision = last
+        before, self.revision = self.revision, last
         if not self._single and not self._ranges:
             return
+        records = self._keys.log.between(before + 1, last, limit=len(self._keys.log))
+        if len(records) > MAX_PENDING:
+            records = self._few(records, before)
         pairs: list[Pair] = [(record, record.replaced) for record in records]
         if self._single:
             for pair in pairs:
@@ -122,11 +127,8 @@ class WatchHub:
         before, self.revision = self.revision, self._keys.revision
         for watcher in tuple(self._all):
             if watcher.synced:
-                first = watcher.pending[0][0].mod if watcher.pending else max(before + 1, watcher.next_revision)
-                self._leave(watcher)
-                watcher.pending.clear()
-                watcher.next_revision = first
-            if watcher.next_revision > self.revision:
+                self._fall_back(watcher, before)
+            elif watcher.next_revision > self.revision:
                 self._join(watcher)
             else:
                 # When what it needs was compacted, that is what it is told when it takes.
@@ -138,15 +140,49 @@ class WatchHub:
             return self._take_pending(watcher)
         if watcher.next_revision < self._keys.compacted:
             return Taken((), self.revision, self._keys.compacted)
-        records = self._keys.log.between(watcher.next_revision, self.revision, CHUNK)
-        seen = records[-1].mod if records else self.revision
-        watcher.next_revision = seen + 1
-        if seen >= self.revision:
-            self._join(watcher)
+        log = self._keys.log
+        end = log.position(self.revision + 1)
+        first = min(log.position(watcher.next_revision) + watcher.passed, end)
+        records = log.portion(first, min(end, first + CHUNK))
         pairs = [(r, r.replaced) for r in records if watcher.wants(r.key, r.deleted)]
-        return Taken(pairs, seen)
+        if first + len(records) == end:
+            watcher.next_revision, watcher.passed = self.revision + 1, 0
+            self._join(watcher)
+            return Taken(pairs, self.revision)
+        seen, after = records[-1].mod, first + len(records)
+        whole = log.portion(after, after + 1)[0].mod != seen
+        watcher.next_revision, watcher.passed = (seen + 1, 0) if whole else (seen, after - log.position(seen))
+        return Taken(pairs, seen, whole=whole)
 
     # --- within
+
+    def _few(self, records: Sequence[Record], before: int) -> Sequence[Record]:
+        """Of very many changes after the revision `before` those for watchers that want few of them.
+
+        The others read them as history, at their own pace: to hand them out here would hold up everybody.
+        """
+        keys = sorted([record.key for record in records])
+        wanted: set[bytes] = set()
+        for (start, end), watchers in tuple(self._ranges.items()):
+            first = bisect_left(keys, start)
+            last = len(keys) if end == NO_BOUND else bisect_left(keys, end)
+            if last - first <= MAX_PENDING:
+                wanted.update(keys[first:last])
+                continue
+            for watcher in tuple(watchers):
+                self._fall_back(watcher, before)
+        return [record for record in records if record.key in wanted or record.key in self._single]
+
+    def _fall_back(self, watcher: Watcher, before: int) -> None:
+        """Let a synced watcher, that was handed out all up to the revision `before`, read what it needs as history."""
+        first = watcher.pending[0][0].mod if watcher.pending else max(before + 1, watcher.next_revision)
+        self._leave(watcher)
+        watcher.pending.clear()
+        watcher.next_revision, watcher.passed = first, 0
+        if first > self.revision:
+            self._join(watcher)
+        else:
+            watcher.wake(watcher)
 
     def _take_pending(self, watcher: Watcher) -> Taken:
         pending = watcher.pending
@@ -193,11 +229,9 @@ class WatchHub:
                 return
         watcher.pending.extend(pairs)
         if len(watcher.pending) > MAX_PENDING:
-            first = watcher.pending[0][0].mod
-            self._leave(watcher)
-            watcher.pending.clear()
-            watcher.next_revision = first
-        watcher.wake(watcher)
+            self._fall_back(watcher, self.revision)
+        else:
+            watcher.wake(watcher)
 
 
 def _discard(groups: dict[_K, dict[Watcher, None]], name: _K, watcher: Watcher) -> None:

@@ -182,6 +182,8 @@ class Reader:
         self._connect()
 
     def _connect(self) -> None:
+        # Of a revision in part is nothing kept: it comes again.
+        self.part: list[tuple[int, bytes, bytes | None]] = []
         self.watcher = Watcher(0, self.start, self.end, lambda w: None, self.position + 1)
         self.hub.add(self.watcher)
 
@@ -200,10 +202,18 @@ class Reader:
         if taken.compacted:
             self.compacted = taken.compacted
             return False
-        self.seen += [(r.mod, r.key, r.value if r.version else None) for r, _ in taken.pairs]
         assert all(r.mod > self.position for r, _ in taken.pairs)
         assert taken.revision >= self.position or taken.revision < self.since
-        self.position = max(self.position, taken.revision)
+        self.part += [(r.mod, r.key, r.value if r.version else None) for r, _ in taken.pairs]
+        if taken.whole:
+            self.seen += self.part
+            self.part = []
+            self.position = max(self.position, taken.revision)
+        else:
+            # What came before the last revision is whole all the same.
+            self.seen += [change for change in self.part if change[0] < taken.revision]
+            self.part = [change for change in self.part if change[0] == taken.revision]
+            self.position = max(self.position, taken.revision - 1)
         return bool(taken.pairs) or not self.watcher.idle
 
     def finish(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from kybern.pb.etcd import watch_pb2
 from store.mvcc.dump import dump, load
 from store.watch import hub as hub_module
-from store.watch.events import EventEncoder, split
+from store.watch.events import Cutter, EventEncoder, Part
 from store.watch.hub import Watcher, WatchHub
 from tests.unit.store.driver import Driver, delete, put, txn
 
@@ -173,8 +174,12 @@ def test_one_that_has_ended_gets_nothing(store: Watched) -> None:
     assert (watcher.pending, len(store.hub), store.woken) == ([], 0, [0])
 
 
-def events_of(parts: list[tuple[bytes, int, bool]]) -> list[list[int]]:
-    return [[e.kv.mod_revision for e in watch_pb2.WatchResponse.FromString(part).events] for part, _, _ in parts]
+def events_of(parts: list[Part]) -> list[list[int]]:
+    return [[e.kv.mod_revision for e in watch_pb2.WatchResponse.FromString(part.events).events] for part in parts]
+
+
+def cutter(*, fragment: bool) -> Cutter:
+    return Cutter(EventEncoder(), with_previous=False, fragment=fragment, limit=300)
 
 
 def test_responses_are_cut_between_revisions_or_into_fragments(store: Watched) -> None:
@@ -183,13 +188,83 @@ def test_responses_are_cut_between_revisions_or_into_fragments(store: Watched) -
     store.do(txn(*(put(b"a%d" % n, bytes(100)) for n in range(4))))
     store.machine.caught_up()
     pairs = store.hub.take(watcher).pairs
-    encoder = EventEncoder()
-    whole = split(encoder, pairs, with_previous=False, fragment=False, limit=300)
+    whole = cutter(fragment=False).add(pairs, whole=True)
     assert events_of(whole) == [[2, 2, 2, 2], [3, 3, 3, 3]]
-    assert [(last, more) for _, last, more in whole] == [(2, False), (3, False)]
-    cut = split(encoder, pairs, with_previous=False, fragment=True, limit=300)
+    assert [(part.revision, part.fragment) for part in whole] == [(2, False), (3, False)]
+    cut = cutter(fragment=True).add(pairs, whole=True)
     assert events_of(cut) == [[2, 2], [2, 2], [3, 3], [3, 3]]
-    assert [more for _, _, more in cut] == [True, False, True, False]
+    assert [part.fragment for part in cut] == [True, False, True, False]
+
+
+@pytest.mark.parametrize("portion", [1, 3, 7])
+@pytest.mark.parametrize("fragment", [False, True])
+def test_what_comes_in_portions_is_cut_at_the_same_places(
+    store: Watched, monkeypatch: pytest.MonkeyPatch, portion: int, fragment: bool
+) -> None:
+    for _ in range(3):
+        store.do(txn(*(put(b"a%d" % n, bytes(100)) for n in range(5))))
+    store.machine.caught_up()
+    monkeypatch.setattr(hub_module, "CHUNK", portion)
+    watcher, slowly = store.watch(b"a", b"b", since=2), cutter(fragment=fragment)
+    parts: list[Part] = []
+    while not watcher.idle:
+        taken = store.hub.take(watcher)
+        parts += slowly.add(taken.pairs, whole=taken.whole)
+    events = events_of(parts)
+    assert list(itertools.chain.from_iterable(events)) == [2] * 5 + [3] * 5 + [4] * 5
+    # A part says so when its last revision goes on in the next.
+    goes_on = [before[-1] == after[0] for before, after in itertools.pairwise(events)]
+    assert [part.fragment for part in parts] == [*goes_on, False]
+    assert any(goes_on) is fragment
+    assert [part.revision for part in parts] == [part[-1] for part in events]
+
+
+def test_a_revision_that_ends_with_changes_for_others_is_sent_all_the_same(
+    store: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "CHUNK", 1)
+    store.do(txn(put(b"a", bytes(10)), put(b"b")))
+    store.machine.caught_up()
+    watcher, one = store.watch(b"a", since=2), cutter(fragment=False)
+    first, second = store.hub.take(watcher), store.hub.take(watcher)
+    assert (len(first.pairs), first.whole, first.revision) == (1, False, 2)
+    assert (len(second.pairs), second.whole, second.revision) == (0, True, 2)
+    assert one.add(first.pairs, whole=first.whole) == []
+    assert events_of(one.add(second.pairs, whole=second.whole)) == [[2]]
+
+
+def test_a_revision_larger_than_a_portion_is_taken_in_parts(store: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "CHUNK", 3)
+    store.do(put(b"a0"))
+    store.do(txn(*(put(b"a%d" % n) for n in range(8))))
+    store.do(put(b"a0"))
+    store.machine.caught_up()
+    watcher = store.watch(b"a", b"b", since=2)
+    taken = [store.hub.take(watcher) for _ in range(4)]
+    assert [[record.mod for record, _ in part.pairs] for part in taken] == [[2, 3, 3], [3, 3, 3], [3, 3, 3], [4]]
+    assert [part.whole for part in taken] == [False, False, True, True]
+    assert watcher.idle
+
+
+def test_very_many_changes_at_once_go_to_those_that_want_few_and_are_read_by_the_others(
+    store: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "MAX_PENDING", 5)
+    store.do(txn(*(put(b"a%d" % n) for n in range(9)), put(b"b")))
+    store.machine.caught_up()
+    many, few, one, other = (store.watch(*w) for w in ((b"a", b"b"), (b"a7", b"c"), (b"a3",), (b"x", b"z")))
+    later = store.watch(b"a", b"b", since=5)
+    store.do(delete(b"a", b"c"))
+    store.do(put(b"x"))
+    store.machine.caught_up()
+    assert [watcher.synced for watcher in (many, few, one, other, later)] == [False, True, True, True, True]
+    assert store.taken(many) == [(3, b"a%d" % n) for n in range(9)]
+    assert store.taken(few) == [(3, b"a7"), (3, b"a8"), (3, b"b")]
+    assert store.taken(one) == [(3, b"a3")]
+    assert store.taken(other) == [(4, b"x")]
+    store.do(put(b"a1"))
+    store.machine.caught_up()
+    assert store.taken(later) == store.taken(many) == [(5, b"a1")]
 
 
 def test_an_encoded_event_carries_what_was_asked_for(store: Watched) -> None:

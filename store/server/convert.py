@@ -25,7 +25,7 @@ def range_response(outcome: RangeOutcome, header: _Header | None = None) -> kv_p
 
 def encode_range(outcome: RangeOutcome, header: _Header | None = None) -> bytes:
     """`range_response`, encoded: in half the time, since one message is filled in again and again for the keys."""
-    return range_head(outcome, header) + encode_records(outcome.records, keys_only=outcome.keys_only)
+    return range_head(outcome, header) + encode_found(outcome.records, keys_only=outcome.keys_only)
 
 
 def range_head(outcome: RangeOutcome, header: _Header | None = None) -> bytes:
@@ -37,11 +37,34 @@ def range_head(outcome: RangeOutcome, header: _Header | None = None) -> bytes:
     ).SerializeToString()
 
 
-def encode_records(records: Sequence[Record], *, keys_only: bool) -> bytes:
+def encode_found(records: Sequence[Record], *, keys_only: bool) -> bytes:
     """An encoded answer to a range that has these keys alone."""
-    parts = []
     one = kv_pb2.RangeResponse()
-    item = one.kvs.add()
+    return _encode_each(records, one, one.kvs.add(), keys_only=keys_only)
+
+
+def deletion_head(outcome: DeleteOutcome, header: _Header | None = None) -> bytes:
+    """An encoded answer to a deletion without what was deleted."""
+    return kv_pb2.DeleteRangeResponse(
+        header=header if header is not None else _Header(revision=outcome.revision), deleted=outcome.deleted
+    ).SerializeToString()
+
+
+def encode_deleted(records: Sequence[Record]) -> bytes:
+    """An encoded answer to a deletion that has these keys alone."""
+    one = kv_pb2.DeleteRangeResponse()
+    return _encode_each(records, one, one.prev_kvs.add(), keys_only=False)
+
+
+def _encode_each(
+    records: Sequence[Record],
+    one: kv_pb2.RangeResponse | kv_pb2.DeleteRangeResponse,
+    item: mvcc_pb2.KeyValue,
+    *,
+    keys_only: bool,
+) -> bytes:
+    """`one`, which holds `item` alone, with each of the records in its place, joined."""
+    parts = []
     for record in records:
         item.key = record.key
         item.value = b"" if keys_only else record.value

@@ -10,9 +10,9 @@ from store.mvcc.errors import StoreError
 from store.mvcc.outcomes import CompactOutcome, DeleteOutcome, PutOutcome, RangeOutcome, TxnOutcome
 from store.mvcc.ranges import check_range
 from store.mvcc.txn import check_delete, check_put, check_txn
-from store.server.convert import delete_response, put_response, txn_response
+from store.server.convert import put_response, txn_response
 from store.server.core import Context, Core, Guard, Refused, handlers, require
-from store.server.reading import encode, find
+from store.server.reading import encode, encode_deletion, find
 
 SERVICE = "etcdserverpb.KV"
 
@@ -52,11 +52,11 @@ class KvService:
         outcome = await self._core.propose(StoreCommand(put=request), PutOutcome)
         return put_response(outcome, self._core.header(outcome.revision))
 
-    async def delete_range(self, request: kv_pb2.DeleteRangeRequest, context: Context) -> kv_pb2.DeleteRangeResponse:
-        """Delete keys."""
+    async def delete_range(self, request: kv_pb2.DeleteRangeRequest, context: Context) -> bytes:
+        """Delete keys; the answer is encoded."""
         require(check_delete(request))
         outcome = await self._core.propose(StoreCommand(delete_range=request), DeleteOutcome)
-        return delete_response(outcome, self._core.header(outcome.revision))
+        return await encode_deletion(self._core, outcome, self._core.header(outcome.revision))
 
     async def txn(self, request: kv_pb2.TxnRequest, context: Context) -> kv_pb2.TxnResponse:
         """Do a transaction."""

@@ -1,17 +1,19 @@
-"""Answers to reads of ranges; those of very many keys are found and encoded in slices."""
+"""Answers that hold keys; those of very many are found and encoded in slices."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable, Sequence
 from typing import BinaryIO, Self
 
 from kybern.pb.etcd import kv_pb2
 from store.mvcc.errors import StoreError
-from store.mvcc.outcomes import RangeOutcome
+from store.mvcc.outcomes import DeleteOutcome, RangeOutcome
 from store.mvcc.ranges import may_be_large
+from store.mvcc.records import Record
 from store.mvcc.walks import Walk, read_range
-from store.server.convert import encode_range, encode_records, range_head
+from store.server.convert import deletion_head, encode_deleted, encode_found, encode_range, range_head
 from store.server.core import Core, Refused
 from store.server.turns import sliced
 
@@ -43,17 +45,40 @@ async def encode(core: Core, outcome: RangeOutcome, header: kv_pb2.ResponseHeade
     """
     if len(outcome.records) <= _PORTION:
         return encode_range(outcome, header)
+
+    def portion(records: Sequence[Record]) -> bytes:
+        return encode_found(records, keys_only=outcome.keys_only)
+
+    return await _encode(core, range_head(outcome, header), outcome.records, portion)
+
+
+async def encode_deletion(core: Core, outcome: DeleteOutcome, header: kv_pb2.ResponseHeader | None = None) -> bytes:
+    """A `DeleteRangeResponse`, encoded.
+
+    Raises:
+        Refused: when it is larger than a message can be; the keys are deleted all the same.
+    """
+    head = deletion_head(outcome, header)
+    if len(outcome.previous) <= _PORTION:
+        return head + encode_deleted(outcome.previous)
+    return await _encode(core, head, outcome.previous, encode_deleted)
+
+
+async def _encode(
+    core: Core, head: bytes, records: Sequence[Record], portion: Callable[[Sequence[Record]], bytes]
+) -> bytes:
     with _Joiner() as joiner:
-        walk = _encode(outcome, header, joiner)
-        await (sliced(walk) if len(outcome.records) <= _AT_ONCE else core.turns.run(lambda: walk))
+        walk = _walk(head, records, portion, joiner)
+        await (sliced(walk) if len(records) <= _AT_ONCE else core.turns.run(lambda: walk))
         return await joiner.joined()
 
 
-def _encode(outcome: RangeOutcome, header: kv_pb2.ResponseHeader | None, joiner: _Joiner) -> Walk[None]:
-    joiner.add(range_head(outcome, header))
-    records = outcome.records
+def _walk(
+    head: bytes, records: Sequence[Record], portion: Callable[[Sequence[Record]], bytes], joiner: _Joiner
+) -> Walk[None]:
+    joiner.add(head)
     for at in range(0, len(records), _PORTION):
-        joiner.add(encode_records(records[at : at + _PORTION], keys_only=outcome.keys_only))
+        joiner.add(portion(records[at : at + _PORTION]))
         yield
 
 

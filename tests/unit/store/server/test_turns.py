@@ -17,12 +17,12 @@ from store.mvcc.walks import StateReplaced, Walk, checksum, finish
 from store.raft.interface import Member
 from store.raft.local import LocalRaft
 from store.server import copies, reading, turns
-from store.server.convert import encode_range
+from store.server.convert import delete_response, encode_range
 from store.server.core import Core, Refused
 from store.server.kv import KvService
 from store.server.maintenance import MaintenanceService
 from store.server.turns import Turns
-from tests.unit.store.driver import Driver, put, read
+from tests.unit.store.driver import Driver, delete, put, read
 
 KEYS = 3000
 
@@ -214,3 +214,14 @@ async def test_a_large_answer_is_joined_whole(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(Refused) as refused:
         await reading.encode(core, outcome)
     assert refused.value.error.code == "RESOURCE_EXHAUSTED"
+
+
+@pytest.mark.parametrize("end", [b"", b"\0"])
+async def test_what_was_deleted_is_told_whole(end: bytes) -> None:
+    core, store = filled()
+    first = next(iter(store.machine.keys.live))
+    outcome = store.do(delete(first, end, prev_kv=True))
+    assert len(outcome.previous) == (1 if not end else outcome.deleted) > 0
+    header = core.header(outcome.revision)
+    encoded = await reading.encode_deletion(core, outcome, header)
+    assert kv_pb2.DeleteRangeResponse.FromString(encoded) == delete_response(outcome, header)

@@ -18,7 +18,8 @@ import msgspec
 
 from kybern.config.loading import dump
 from kybern.config.models import StoreConfig, Tls
-from tests.integration.store.serving import HOST, Certificates, free_port
+from tests.integration.store.serving import HOST, Certificates
+from tests.ports import free_port
 
 NAMES = ("s1", "s2", "s3")
 # Seconds that anything may take; how long it took is no matter here.

@@ -12,7 +12,8 @@ import pytest
 
 from kybern.config.loading import dump
 from tests.conformance.store.group import Group, three_members, until
-from tests.integration.store.serving import HOST, free_port
+from tests.integration.store.serving import HOST
+from tests.ports import free_port
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from tests.fault.store.history import History
 from tests.fault.store.log_check import lost_keys
-from tests.integration.store.serving import HOST, free_port
+from tests.integration.store.serving import HOST
+from tests.ports import free_port
 
 _PATIENCE = 60.0
 _WRITERS = 6

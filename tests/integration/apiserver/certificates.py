@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
 from kybern.config.models import Tls
 from kybern.pki import Identity, issue, new_authority
+from tests.ports import HOST, free_port
 
 
 class Certificates:
@@ -31,6 +31,4 @@ class Certificates:
 
 def free_address() -> str:
     """A loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"{HOST}:{free_port()}"

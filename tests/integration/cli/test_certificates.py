@@ -19,7 +19,7 @@ from kybern.config.models import MasterConfig, NodeConfig, StoreConfig, Tls
 from kybern.daemon import StartupError
 from kybern.pki import GROUP_MASTERS, Identity, check_files, issue, utc_now
 from kybern.rpc.server import RpcServer
-from tests.integration.cli.conftest import free_port
+from tests.ports import free_port
 
 
 @contextlib.asynccontextmanager

@@ -20,7 +20,7 @@ from kybern.config.models import MasterConfig, NodeConfig, StoreConfig
 from kybern.pb.etcd import kv_pb2, maintenance_pb2, maintenance_pb2_grpc
 from kybern.pb.v1 import objects_pb2, objects_pb2_grpc
 from kybern.rpc.server import RpcServer
-from tests.integration.cli.conftest import free_port
+from tests.ports import free_port
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

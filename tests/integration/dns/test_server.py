@@ -28,21 +28,11 @@ from node.dns.server import DnsServer
 from node.dns.upstream import Forwarder, Upstreams
 from node.dns.zone import Zone
 from node.network.informers import NetworkInformers
+from tests.ports import free_port
 from tests.unit.dns.cluster import SERVICES, SLICES, pod
 from tests.unit.proxy.objects import SETTINGS, slice_document
 
 HOST = "127.0.0.1"
-
-
-def free_port() -> int:
-    """A port that is free for UDP and TCP."""
-    while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-            udp.bind((HOST, 0))
-            port: int = udp.getsockname()[1]
-            with contextlib.suppress(OSError):
-                tcp.bind((HOST, port))
-                return port
 
 
 class Upstream:

@@ -13,7 +13,7 @@ import pytest
 from kybern.cli.main import run
 from kybern.daemon import Daemon
 from lab.balancer import Balancer, Config
-from tests.integration.cli.conftest import free_port
+from tests.ports import free_port
 
 PATIENCE = 15.0
 

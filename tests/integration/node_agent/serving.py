@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from kybern.rpc.credentials import open_channel
 from kybern.rpc.errors import from_rpc
 from node.runtime.interface import ContainerConfig, PodIdentity, Runtime, Sandbox, SandboxConfig
 from node.runtime.service import MASTERS, NodeAgentServer
+from tests.ports import HOST, free_port
 
 POD = PodIdentity("shop", "web", "uid-1")
 
@@ -54,9 +54,7 @@ async def serve(runtime: Runtime, folder: Path) -> AsyncIterator[Agent]:
     """A server on a free port of loopback."""
     authority = pki.new_authority("test", pki.utc_now())
     authority.write(folder / "ca.crt", folder / "ca.key")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"{HOST}:{free_port()}"
     agent = Agent(address, folder, authority)
     server = NodeAgentServer(address, agent.files(pki.Identity("system:node:n1", ("system:nodes",)), "server"), runtime)
     await server.start()

@@ -9,7 +9,8 @@ import pytest
 
 from tests.integration.rest.agent import FakeAgent, start_agent
 from tests.integration.rest.double import DoubleAuthenticator, DoubleHandlers
-from tests.integration.rest.serving import Kubectl, Served, find_kubectl, free_port, serve, tls
+from tests.integration.rest.serving import Kubectl, Served, find_kubectl, serve, tls
+from tests.ports import free_port
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from kybern.config.models import MasterConfig, Tls
 from kybern.pki import Identity, issue, new_authority, utc_now
 from master.apiserver.interface import Authenticator, Handlers
 from master.rest.server import RestServer
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 
@@ -28,13 +28,6 @@ def find_kubectl() -> str | None:
     installed = ROOT / ".kybern" / "bin" / "kubectl"
     named = os.environ.get("KYBERN_KUBECTL")
     return named or (str(installed) if installed.exists() else shutil.which("kubectl"))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def make_config(folder: Path) -> MasterConfig:

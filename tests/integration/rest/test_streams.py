@@ -14,7 +14,8 @@ import pytest
 from kybern.api.resources import PODS
 from tests.integration.rest.agent import FakeAgent
 from tests.integration.rest.double import DoubleHandlers
-from tests.integration.rest.serving import Kubectl, Served, free_port
+from tests.integration.rest.serving import Kubectl, Served
+from tests.ports import free_port
 
 POD = "/api/v1/namespaces/default/pods/p"
 # kubectl speaks WebSocket by itself, and SPDY when it is told to.

@@ -18,7 +18,8 @@ from store.raft.interface import (
     StateMachine,
 )
 from store.server.member import StoreMember
-from tests.integration.store.serving import HOST, Certificates, free_port
+from tests.integration.store.serving import HOST, Certificates
+from tests.ports import free_port
 
 
 class SharedLog:

@@ -16,8 +16,9 @@ from kybern.pb.v1.store_pipe_pb2 import StoreCommand
 from store.main import main
 from store.mvcc.outcomes import PutOutcome
 from store.ops.state import read_file
-from tests.integration.store.serving import HOST, Certificates, free_port, our_store, store_config
+from tests.integration.store.serving import HOST, Certificates, our_store, store_config
 from tests.integration.store.test_http import get
+from tests.ports import free_port
 from tests.unit.store.driver import put
 
 PATIENCE = 60.0

@@ -24,7 +24,8 @@ from kybern.config.loading import dump
 from kybern.config.models import StoreConfig, Tls
 from store.main import main
 from store.server.core import GROUP_STORE
-from tests.integration.store.serving import HOST, Certificates, Endpoint, etcdctl, free_port, store_config
+from tests.integration.store.serving import HOST, Certificates, Endpoint, etcdctl, store_config
+from tests.ports import free_port
 
 EX_CONFIG = 78
 

@@ -17,7 +17,8 @@ from kybern.pb.v1.store_pipe_pb2 import StoreCommand
 from store.mvcc.outcomes import AlarmOutcome, PutOutcome
 from store.raft.local import LocalRaft
 from store.server.member import StoreMember
-from tests.integration.store.serving import HOST, Certificates, free_port, our_store, store_config
+from tests.integration.store.serving import HOST, Certificates, our_store, store_config
+from tests.ports import free_port
 from tests.unit.store.driver import put
 
 Running = tuple[StoreConfig, StoreMember, LocalRaft]

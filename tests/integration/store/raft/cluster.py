@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from store.raft.interface import Applied
 from store.raft.messages import Hello
 from store.raft.node import RaftNode
 from store.raft.transport import TlsTransport
+from tests.ports import free_ports
 
 
 class Recorder:
@@ -69,16 +69,6 @@ class RecorderLoading:
         rows = [line.rsplit(" ", 3) for line in lines]
         self._recorder.commands = [command.encode() for command, *_ in rows]
         self._recorder.applied = [Applied(int(index), int(term), int(now)) for _, index, term, now in rows]
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def authority(directory: Path) -> pki.KeyPair:

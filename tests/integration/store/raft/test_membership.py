@@ -16,7 +16,8 @@ from store.raft.configuration import Configuration
 from store.raft.interface import Member, MembershipError, MembershipReason, RaftUnavailable
 from store.raft.node import RaftNode
 from store.raft.transport import Listener
-from tests.integration.store.raft.cluster import Group, Recorder, changed, configurations, free_ports, issue, until
+from tests.integration.store.raft.cluster import Group, Recorder, changed, configurations, issue, until
+from tests.ports import free_ports
 
 
 class Load:

@@ -23,7 +23,8 @@ from store.raft.interface import Member
 from store.raft.members import members_of
 from store.raft.messages import Hello, Message
 from store.raft.transport import TlsTransport
-from tests.integration.store.raft.cluster import changed, configurations, free_ports, issue, until
+from tests.integration.store.raft.cluster import changed, configurations, issue, until
+from tests.ports import free_ports
 
 
 class Listening:
@@ -219,9 +220,10 @@ async def test_a_member_of_another_group_is_turned_away_and_goes_on(
         assert told.events == told_two.events == []
         # Who joins has no group; once it has one, those of others are parted with.
         one.configure(own.id, replace_group(known, ""))
-        await until(lambda: told.events == ["+s2"] and told_two.events == ["+s1"], "connected", seconds=30)
+        # A connection that was dialled before that, with what this side said of itself then, may come and go first.
+        await until(lambda: told.events[-1:] == ["+s2"] and told_two.events[-1:] == ["+s1"], "connected", seconds=30)
         one.configure(own.id, replace_group(known, "another"))
-        await until(lambda: told.events == ["+s2", "-s2"], "parted with")
+        await until(lambda: told.events[-1:] == ["-s2"], "parted with")
 
 
 def replace_group(known: Configuration, group: str) -> Configuration:

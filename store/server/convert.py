@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kybern.pb.etcd import kv_pb2, mvcc_pb2
 from store.mvcc.outcomes import DeleteOutcome, OpOutcome, PutOutcome, RangeOutcome, TxnOutcome
 from store.mvcc.records import Record
-from store.watch.events import key_value
+from store.watch.events import fill, key_value
 
 _Header = kv_pb2.ResponseHeader
 
@@ -66,12 +66,9 @@ def _encode_each(
     """`one`, which holds `item` alone, with each of the records in its place, joined."""
     parts = []
     for record in records:
-        item.key = record.key
-        item.value = b"" if keys_only else record.value
-        item.create_revision = record.create
-        item.mod_revision = record.mod
-        item.version = record.version
-        item.lease = record.lease
+        fill(item, record)
+        if keys_only:
+            item.value = b""
         parts.append(one.SerializeToString())
     return b"".join(parts)
 
@@ -115,10 +112,6 @@ def _op_response(outcome: OpOutcome) -> kv_pb2.ResponseOp:
 
 
 def _without_value(record: Record) -> mvcc_pb2.KeyValue:
-    return mvcc_pb2.KeyValue(
-        key=record.key,
-        create_revision=record.create,
-        mod_revision=record.mod,
-        version=record.version,
-        lease=record.lease,
-    )
+    message = key_value(record)
+    message.value = b""
+    return message

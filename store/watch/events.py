@@ -21,11 +21,12 @@ _CACHED_BYTES = 4 * 1024 * 1024
 def key_value(record: Record) -> mvcc_pb2.KeyValue:
     """A record as a message."""
     message = mvcc_pb2.KeyValue()
-    _fill(message, record)
+    fill(message, record)
     return message
 
 
-def _fill(message: mvcc_pb2.KeyValue, record: Record) -> None:
+def fill(message: mvcc_pb2.KeyValue, record: Record) -> None:
+    """Make a message that of a record, whatever it held: who encodes many needs but one message."""
     message.key, message.value = record.key, record.value
     message.create_revision, message.mod_revision = record.create, record.mod
     message.version, message.lease = record.version, record.lease
@@ -49,9 +50,9 @@ class EventEncoder:
             return found
         shown = previous if with_previous else None
         response, event = self._forms[record.deleted, shown is not None]
-        _fill(event.kv, record)
+        fill(event.kv, record)
         if shown is not None:
-            _fill(event.prev_kv, shown)
+            fill(event.prev_kv, shown)
         encoded = response.SerializeToString()
         if self._bytes + len(encoded) > _CACHED_BYTES:
             self._cache.clear()

@@ -1,7 +1,8 @@
 """Runs the journal's writes in a thread of their own, one at a time, and says when they are durable.
 
 A full disk is waited for: the batch is tried again until it fits. Any other error is the end of this member, because
-after a failed fsync nobody knows what the disk holds.
+after a failed fsync nobody knows what the disk holds. A disk that does not come back from a write at all (a network
+volume that hangs, a file system that is frozen) is noticed by the loop, which goes on.
 """
 
 from __future__ import annotations
@@ -29,13 +30,16 @@ class DiskWriter:
         self,
         journal: Journal,
         *,
+        patience: float,
         on_durable: Callable[[], None],
-        on_full: Callable[[], None],
+        on_unable: Callable[[], None],
         on_lost: Callable[[OSError], None],
     ) -> None:
+        """`on_unable`: the disk is full, or a write has taken longer than `patience` seconds; see `trouble`."""
         self._journal = journal
+        self._patience = patience
         self._on_durable = on_durable
-        self._on_full = on_full
+        self._on_unable = on_unable
         self._on_lost = on_lost
         self._batches: SimpleQueue[Batch | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -46,14 +50,45 @@ class DiskWriter:
         self._held = False
         # False while the disk is full or lost: the member must not lead or acknowledge.
         self.healthy = True
+        # True while a write does not come back: whatever else is asked of the disk would not either.
+        self.stalled = False
+        # Whether a write is with the thread, and for how many seconds the loop has run since.
+        self._in_thread = False
+        self._waited = 0.0
         self.writes = 0
         self.seconds = 0.0
         self.failures = 0
+        self.stalls = 0
 
     @property
     def writing(self) -> bool:
         """Whether a batch is being written."""
         return not self._idle.is_set()
+
+    @property
+    def trouble(self) -> str:
+        """Why the disk takes nothing now; empty when it does."""
+        if self.stalled:
+            return "the disk does not answer"
+        return "" if self.healthy else "the disk takes no writes"
+
+    def waited(self, seconds: float) -> None:
+        """The loop has run for so many seconds more.
+
+        It is told instead of looking at a clock, because a process that was stopped has not waited for its disk.
+        """
+        if not self._in_thread or self.stalled:
+            return
+        self._waited += seconds
+        if self._waited > self._patience:
+            self.stalled = True
+            self.stalls += 1
+            log.error(
+                "the disk does not answer: a write of the journal has not come back for %.1f s; until it does this "
+                "member neither leads nor votes, acknowledges nothing, and sends its clients elsewhere",
+                self._waited,
+            )
+            self._on_unable()
 
     def pump(self) -> None:
         """Begin to write what has not been written, unless a write runs already."""
@@ -88,6 +123,7 @@ class DiskWriter:
             loop = asyncio.get_running_loop()
             self._thread = threading.Thread(target=self._run, args=(loop,), name="raft-disk", daemon=True)
             self._thread.start()
+        self._in_thread, self._waited = True, 0.0
         self._batches.put(batch)
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -103,6 +139,10 @@ class DiskWriter:
 
     def _written(self, batch: Batch, seconds: float, error: Exception | None) -> None:
         """On the loop: the thread is through with a batch."""
+        self._in_thread = False
+        if self.stalled:
+            log.warning("the disk answers again, after %.1f s", seconds)
+            self.stalled = False
         if error is not None:
             self._not_written(batch, error)
             return
@@ -142,5 +182,5 @@ class DiskWriter:
             return False
         if first:
             log.error("the journal cannot be written and nothing is acknowledged until it can: %s", error)
-            self._on_full()
+            self._on_unable()
         return True

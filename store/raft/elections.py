@@ -6,6 +6,7 @@ What is overridden here, and why, is listed in `overrides.OVERRIDDEN`, together 
 
 from __future__ import annotations
 
+import errno
 import logging
 import random
 from collections.abc import Callable, KeysView
@@ -123,6 +124,8 @@ class ElectingRaft(SyncObj):
         self._may_campaign = False
         # False while the disk takes nothing: then this member neither leads nor stands for election.
         self.may_lead = True
+        # False while the disk does not come back from a write: no term and no vote can be kept, so none is changed.
+        self.may_vote = True
         self._raft_transport = RaftTransport(wire)
         conf = _conf(timing, self._state_changed)
         super().__init__(self._node(name), [], conf, transport=self._raft_transport, nodeClass=Peer)
@@ -175,6 +178,11 @@ class ElectingRaft(SyncObj):
         self._SyncObj__setState(stock._RAFT_STATE.FOLLOWER)
         self._SyncObj__raftLeader = None
         self._await_election()
+
+    def step_aside(self) -> None:
+        """Stop leading because the disk takes nothing: whoever has the whole log is asked to take over at once."""
+        self.transfer()
+        self.retreat()
 
     def abstain(self) -> None:
         """Neither lead nor go on as a candidate; without effect on a follower."""
@@ -310,7 +318,7 @@ class ElectingRaft(SyncObj):
         if message.get("trial"):
             granted = message["term"] > self.term and not self._leader_lives() and self._log_is_current(message)
             # Who is about to campaign in the next tick has votes already that the other would lack.
-            granted = granted and not self._may_campaign
+            granted = granted and not self._may_campaign and self.may_vote
             if granted:
                 self._give_way(node, message)
             self._transport_send(
@@ -352,6 +360,9 @@ class ElectingRaft(SyncObj):
 
     # Repairs: term and vote are acted on before they are durable.
     def _SyncObj__setCurrentTerm(self, term: int, votedForNodeId: str | None) -> None:
+        if not self.may_vote:
+            # Saving it would stop the loop for as long as the disk hangs.
+            raise OSError(errno.EBUSY, "the disk does not answer")
         self._votes.save_vote(Vote(term, votedForNodeId or ""))
         super()._SyncObj__setCurrentTerm(term, votedForNodeId)
 

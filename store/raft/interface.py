@@ -70,6 +70,8 @@ class RaftStatus:
     applied_index: int
     log_bytes: int
     members: Sequence[Member]
+    # Why this member can do nothing for its callers, though the group may; empty when it can. It knows no leader then.
+    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True)

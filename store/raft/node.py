@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from kybern.clock import Clock, SystemClock
 from kybern.config.models import StoreConfig
 from kybern.daemon import StartupError
+from kybern.logs import Seldom
 from store.raft import failpoints, messages, overrides
 from store.raft.configuration import (
     Add,
@@ -117,6 +118,8 @@ class RaftNode:
             ("proposals", "groups", "commands_applied", "entries_applied", "forwarded", "reads"), 0.0
         )
         self._failure: asyncio.Future[None] | None = None
+        # Each append of a leader that a hanging disk keeps this member from following would be said.
+        self._seldom = Seldom(self._clock.monotonic)
         self._leaving: asyncio.Task[None] | None = None
 
     # --- life
@@ -157,7 +160,12 @@ class RaftNode:
                 self._raft.restored(header.index, header.now_ms)
                 self.restored(header)
             self._disk = DiskWriter(
-                journal, on_durable=self._on_durable, on_full=self._on_disk_full, on_lost=self._fail
+                journal,
+                # A leader whose disk is silent for that long is of no more use than one that is silent itself.
+                patience=self._config.election_timeout_max,
+                on_durable=self._on_durable,
+                on_unable=self._on_disk_unable,
+                on_lost=self._fail,
             )
             self._snapshots.join(self._raft, self._disk, self._transport.send)
             self._directory = directory
@@ -279,7 +287,8 @@ class RaftNode:
         raft = self._raft
         if raft is None:
             return RaftStatus(member, None, 0, 0, 0, 0, current.members)
-        leader = raft.leader if self._running else None
+        trouble = self._disk.trouble if self._disk is not None else ""
+        leader = raft.leader if self._running and not trouble else None
         return RaftStatus(
             member=member,
             leader=current.named(leader) if leader else None,
@@ -288,6 +297,7 @@ class RaftNode:
             applied_index=raft.applied_index,
             log_bytes=raft.journal.log_bytes,
             members=current.members,
+            trouble=trouble,
         )
 
     async def add_member(self, name: str, peer_address: str, client_address: str, *, learner: bool) -> Member:
@@ -334,6 +344,7 @@ class RaftNode:
                 "fsyncs": self._disk.writes,
                 "fsync_seconds": self._disk.seconds,
                 "disk_failures": self._disk.failures,
+                "disk_stalls": self._disk.stalls,
                 "term": self._raft.term,
                 "commit_index": self._raft.commit_index,
                 "applied_index": self._raft.applied_index,
@@ -360,6 +371,8 @@ class RaftNode:
     def _on_timer(self) -> None:
         if self._running and self._loop is not None:
             self._timer = self._loop.call_later(self._config.heartbeat_interval / 2, self._on_timer)
+            if self._disk is not None:
+                self._disk.waited(self._config.heartbeat_interval / 2)
             self._timely = True
             self.kick()
 
@@ -368,7 +381,8 @@ class RaftNode:
         raft, disk = self._raft, self._disk
         if not self._running or raft is None or disk is None:
             return
-        raft.may_lead = disk.healthy and not raft.paused
+        raft.may_lead = not disk.trouble and not raft.paused
+        raft.may_vote = not disk.stalled
         whole, self._whole = self._whole, False
         try:
             if whole:
@@ -698,12 +712,20 @@ class RaftNode:
         if self._running and self._raft is not None:
             self._raft.on_durable()
 
-    def _on_disk_full(self) -> None:
-        if self._raft is not None and self._raft.leads:
-            self._raft.retreat()
+    def _on_disk_unable(self) -> None:
+        """The disk is full or hangs: others lead, and answer this member's callers, who need not wait for it."""
+        raft, disk = self._raft, self._disk
+        if raft is None or disk is None:
+            return
+        raft.may_vote = not disk.stalled
+        if raft.leads:
+            raft.step_aside()
+        # Nothing is applied here before the disk has it, so nothing is learnt of what is under way either.
+        self._end(f"{disk.trouble}; whether the command was committed is not known")
 
     def _vote_not_saved(self, error: OSError) -> None:
-        log.error("term and vote cannot be saved, so this member does not take part in the election: %s", error)
+        level = self._seldom.level("vote")
+        log.log(level, "term and vote cannot be saved, so this member does not take part in the election: %s", error)
 
     # --- inside
 
@@ -762,6 +784,8 @@ class RaftNode:
     def _must_run(self) -> asyncio.AbstractEventLoop:
         if not self._running or self._loop is None:
             raise RaftUnavailable("this member does not run")
+        if self._disk is not None and self._disk.trouble:
+            raise RaftUnavailable(self._disk.trouble)
         return self._loop
 
     def _fail(self, error: Exception) -> None:

@@ -78,7 +78,10 @@ class StoreCollector(Collector):
 
 def problems(core: Core) -> Iterator[str]:
     """Why the member is not well."""
-    if core.raft.status().leader is None:
+    status = core.raft.status()
+    if status.trouble:
+        yield status.trouble
+    elif status.leader is None:
         yield "there is no leader"
     if core.machine.alarms.no_space:
         yield "the alarm NOSPACE is on"

@@ -16,6 +16,7 @@ from store.mvcc.alarms import NOSPACE, Alarm
 from store.mvcc.errors import StoreError
 from store.mvcc.outcomes import AlarmOutcome
 from store.mvcc.walks import Checksum, checksum
+from store.raft.interface import RaftStatus
 from store.server.cluster import etcds_errors
 from store.server.copies import ClientDump
 from store.server.core import API_VERSION, Context, Core, Guard, Refused, handlers
@@ -81,7 +82,7 @@ class MaintenanceService:
             raftAppliedIndex=raft.applied_index,
             raftTerm=raft.term,
             isLearner=raft.member.learner,
-            errors=self._problems(has_leader=raft.leader is not None),
+            errors=self._problems(raft),
         )
 
     async def defragment(self, request: pb.DefragmentRequest, context: Context) -> pb.DefragmentResponse:
@@ -144,13 +145,16 @@ class MaintenanceService:
         """
         raise Refused(_NO_DOWNGRADE)
 
-    def _problems(self, *, has_leader: bool) -> list[str]:
-        """What is wrong, in etcd's words."""
+    def _problems(self, raft: RaftStatus) -> list[str]:
+        """What is wrong, in etcd's words where it has some."""
+        found = [] if raft.leader is not None else ["etcdserver: no leader"]
+        if raft.trouble:
+            found.append(f"{raft.member.name}: {raft.trouble}")
         alarms = [
             f"memberID:{member} alarm:{pb.AlarmType.Name(pb.AlarmType.ValueType(kind))} "
             for member, kind in self._core.machine.alarms.matching()
         ]
-        return alarms if has_leader else ["etcdserver: no leader", *alarms]
+        return found + alarms
 
     def _piece(self, blob: bytes, remaining: int) -> pb.SnapshotResponse:
         return pb.SnapshotResponse(

@@ -1,8 +1,9 @@
-"""Writing in a thread: what is full is waited for, what is lost ends the member."""
+"""Writing in a thread: what is full is waited for, what is lost ends the member, what hangs is noticed."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -20,16 +21,21 @@ class Bench:
         self.errors: list[int] = []
         self.told: list[str] = []
         self.durable = asyncio.Event()
+        # The disk comes back from a write when this is set.
+        self.answers = threading.Event()
+        self.answers.set()
         self._write = self.journal.write
         monkeypatch.setattr(self.journal, "write", self.write)
         self.writer = DiskWriter(
             self.journal,
+            patience=2.5,
             on_durable=self.on_durable,
-            on_full=lambda: self.told.append("full"),
+            on_unable=lambda: self.told.append(self.writer.trouble),
             on_lost=lambda error: self.told.append(f"lost {error.errno}"),
         )
 
     def write(self, batch: Batch) -> None:
+        self.answers.wait()
         if self.errors:
             raise OSError(self.errors.pop(0), "no")
         self._write(batch)
@@ -63,7 +69,7 @@ async def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.Mon
     bench.journal.append(2, 1, b"a")
     bench.writer.pump()
     await bench.durable.wait()
-    assert bench.told == ["full", "durable 2"]
+    assert bench.told == ["the disk takes no writes", "durable 2"]
     assert bench.writer.healthy
     assert bench.writer.failures == 3
     await bench.end()
@@ -86,4 +92,53 @@ async def test_stopping_does_not_wait_for_room(tmp_path: Path, monkeypatch: pyte
     bench.journal.append(2, 1, b"a")
     bench.writer.pump()
     await bench.end()
-    assert bench.told == ["full"]
+    assert bench.told == ["the disk takes no writes"]
+
+
+async def test_a_disk_that_hangs_is_noticed_once_and_goes_on_when_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(tmp_path, monkeypatch)
+    bench.answers.clear()
+    bench.journal.append(2, 1, b"a")
+    bench.writer.pump()
+    bench.writer.waited(2.5)
+    assert not bench.writer.trouble
+    for _ in range(3):
+        bench.writer.waited(0.1)
+    assert bench.told == ["the disk does not answer"]
+    assert bench.writer.stalled
+    assert "has not come back for 2.6 s" in caplog.text
+    bench.answers.set()
+    await bench.durable.wait()
+    assert bench.told == ["the disk does not answer", "durable 2"]
+    assert not bench.writer.trouble
+    assert bench.writer.stalls == 1
+    assert "the disk answers again" in caplog.text
+    await bench.end()
+
+
+async def test_only_the_write_that_runs_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path, monkeypatch)
+    for index in (2, 3):
+        bench.writer.waited(2.4)
+        bench.durable.clear()
+        bench.journal.append(index, 1, b"a")
+        bench.writer.pump()
+        await bench.durable.wait()
+    bench.writer.waited(2.4)
+    assert bench.told == ["durable 2", "durable 3"]
+    await bench.end()
+
+
+async def test_a_disk_that_hung_may_be_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path, monkeypatch)
+    bench.answers.clear()
+    bench.errors = [5]
+    bench.journal.append(2, 1, b"a")
+    bench.writer.pump()
+    bench.writer.waited(3.0)
+    bench.answers.set()
+    await bench.end()
+    assert bench.told == ["the disk does not answer", "lost 5"]
+    assert bench.writer.trouble == "the disk takes no writes"

@@ -60,7 +60,11 @@ class Follower:
             cast(Owner, _Owner()),
         )
         self.disk = DiskWriter(
-            self.rig.journal, on_durable=self.rig.hardened.on_durable, on_full=lambda: None, on_lost=lambda _: None
+            self.rig.journal,
+            patience=2.5,
+            on_durable=self.rig.hardened.on_durable,
+            on_unable=lambda: None,
+            on_lost=lambda _: None,
         )
         self.replies: list[messages.SnapshotReply] = []
         self.snapshots.join(self.rig.hardened, self.disk, self._send)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from store.raft.core import CommittedConflict
+from store.raft.datadir import Vote
 from store.raft.messages import InvalidMessage
 from tests.unit.store.raft.rig import (
     NO_OP,
@@ -467,6 +468,42 @@ def test_nothing_is_promised_when_term_and_vote_cannot_be_saved(rig: HardenedRig
         rig.deliver("c", {"type": "request_vote", "term": 6, "last_log_index": 9, "last_log_term": 5})
     assert rig.out == []
     assert rig.hardened.term == 0
+
+
+def test_nothing_is_asked_of_a_disk_that_hangs(rig: HardenedRig) -> None:
+    rig.hardened.may_vote = False
+    trial = {"type": "request_vote", "trial": True, "term": 6, "last_log_index": 9, "last_log_term": 5}
+    rig.deliver("c", trial)
+    assert [m["granted"] for m in rig.replies("c", "response_vote")] == [False]
+    rig.out.clear()
+    for message in (
+        {"type": "request_vote", "term": 6, "last_log_index": 9, "last_log_term": 5},
+        append(6, (1, 0), [(2, 6)], commit=1),
+    ):
+        with pytest.raises(OSError, match="does not answer"):
+            rig.deliver("c", message)
+    assert (rig.out, rig.votes, rig.hardened.term) == ([], [Vote()], 0)
+    rig.hardened.may_vote = True
+    rig.deliver("c", append(6, (1, 0), [(2, 6)], commit=1))
+    assert rig.hardened.term == 6
+
+
+def test_a_leader_whose_disk_takes_nothing_asks_another_to_take_over(slow_rig: HardenedRig) -> None:
+    term = elect(slow_rig)
+    slow_rig.deliver("b", acknowledge(term, 3))
+    slow_rig.out.clear()
+    slow_rig.hardened.step_aside()
+    assert slow_rig.leadership == [True, False]
+    # b has what this member's own disk has not yet; c has not.
+    assert slow_rig.out == [("b", {"type": "timeout_now", "term": term})]
+
+
+def test_a_leader_whose_disk_takes_nothing_goes_when_nobody_can_take_over(slow_rig: HardenedRig) -> None:
+    elect(slow_rig)
+    slow_rig.out.clear()
+    slow_rig.hardened.step_aside()
+    assert slow_rig.leadership == [True, False]
+    assert slow_rig.out == []
 
 
 # --- sending and applying

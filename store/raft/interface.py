@@ -16,6 +16,10 @@ class RaftUnavailable(Exception):  # noqa: N818 - a state of the cluster, not a 
     """No leader could be reached in time, or leadership was lost. A proposal may or may not have been committed."""
 
 
+class NoLeader(RaftUnavailable):
+    """No leader took it, so it has had no effect and never will: another member may be asked the same."""
+
+
 class MembershipReason(StrEnum):
     """Why members are not changed or leadership is not handed over, with etcd's meanings."""
 
@@ -152,7 +156,8 @@ class Raft(Protocol):
         sees it.
 
         Raises:
-            RaftUnavailable: no leader, or lost leadership; the command may have been committed all the same.
+            NoLeader: it was not given to a leader.
+            RaftUnavailable: lost leadership, or no answer in time; the command may have been committed all the same.
         """
         ...
 

@@ -12,6 +12,7 @@ from store.raft.interface import (
     Member,
     MembershipError,
     MembershipReason,
+    NoLeader,
     RaftStatus,
     RaftUnavailable,
     StateMachine,
@@ -62,7 +63,7 @@ class LocalRaft:
     async def propose(self, command: bytes) -> object:
         """As `Raft.propose`."""
         if not self._leading:
-            raise RaftUnavailable("there is no leader")
+            raise NoLeader("there is no leader")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[object] = loop.create_future()
         if not self._queue:
@@ -75,7 +76,7 @@ class LocalRaft:
         self._reads += 1
         await asyncio.sleep(0)
         if not self._leading:
-            raise RaftUnavailable("there is no leader")
+            raise NoLeader("there is no leader")
 
     @property
     def is_leader(self) -> bool:

@@ -212,7 +212,7 @@ class Changes:
             self._lost(self._asked.pop(request)[1], _LOST)
 
     def fail(self, reason: str) -> None:
-        """This member ends."""
+        """Nothing will be heard here of any change; `reason` says why."""
         wishes = [*self._waiting, *self._put_back, *(wish for _, wish in self._asked.values())]
         if self._made is not None and self._made.wish is not None:
             wishes.append(self._made.wish)

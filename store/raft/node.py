@@ -41,6 +41,7 @@ from store.raft.interface import (
     Member,
     MembershipError,
     MembershipReason,
+    NoLeader,
     RaftStatus,
     RaftUnavailable,
     StateMachine,
@@ -241,7 +242,8 @@ class RaftNode:
         """Commit a command and return what this member's machine made of it; see `Raft.propose`.
 
         Raises:
-            RaftUnavailable: no leader, or its fate is not known in time.
+            NoLeader: it was not given to a leader.
+            RaftUnavailable: its fate is not known in time.
             ValueError: a command larger than 8 MiB.
         """
         if len(command) > MAX_COMMAND_BYTES:
@@ -721,7 +723,7 @@ class RaftNode:
         if raft.leads:
             raft.step_aside()
         # Nothing is applied here before the disk has it, so nothing is learnt of what is under way either.
-        self._end(f"{disk.trouble}; whether the command was committed is not known")
+        self._end(disk.trouble)
 
     def _vote_not_saved(self, error: OSError) -> None:
         level = self._seldom.level("vote")
@@ -783,9 +785,9 @@ class RaftNode:
 
     def _must_run(self) -> asyncio.AbstractEventLoop:
         if not self._running or self._loop is None:
-            raise RaftUnavailable("this member does not run")
+            raise NoLeader("this member does not run")
         if self._disk is not None and self._disk.trouble:
-            raise RaftUnavailable(self._disk.trouble)
+            raise NoLeader(self._disk.trouble)
         return self._loop
 
     def _fail(self, error: Exception) -> None:

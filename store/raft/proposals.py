@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from store.raft.entries import Run, encode_group
-from store.raft.interface import RaftUnavailable
+from store.raft.interface import NoLeader, RaftUnavailable
 
 MAX_GROUP_COMMANDS = 512
 MAX_GROUP_BYTES = 1 << 20
@@ -61,10 +61,10 @@ class Proposals:
         """Take a command of a caller here.
 
         Raises:
-            RaftUnavailable: when too much waits already.
+            NoLeader: when too much waits already.
         """
         if self.waiting_bytes > _MAX_WAITING_BYTES:
-            raise RaftUnavailable("too many proposals wait for a leader")
+            raise NoLeader("too many proposals wait for a leader")
         self.waiting.append(Proposal(command, deadline, future))
         self.waiting_bytes += len(command)
 
@@ -149,8 +149,11 @@ class Proposals:
         """Give up what has waited too long; what was sent may be applied all the same."""
         for proposal in [*self.waiting, *self.sent.values()]:
             if proposal.deadline <= now and not proposal.future.done():
-                what = "was not committed in time; it may be yet" if proposal.term else "found no leader in time"
-                proposal.future.set_exception(RaftUnavailable(f"the command {what}"))
+                proposal.future.set_exception(
+                    RaftUnavailable("the command was not committed in time; it may be yet")
+                    if proposal.term
+                    else NoLeader("the command found no leader in time")
+                )
         while self.waiting and self.waiting[0].future.done():
             self.waiting_bytes -= len(self.waiting.popleft().command)
         # Those given up stay known while they may be applied, but without their bytes.
@@ -166,10 +169,10 @@ class Proposals:
         self.sent.clear()
 
     def fail(self, reason: str) -> None:
-        """This member ends: nothing will be heard of any command."""
+        """Nothing will be heard here of any command; `reason` says why."""
         for proposal in [*self.waiting, *self.sent.values()]:
             if not proposal.future.done():
-                proposal.future.set_exception(RaftUnavailable(reason))
+                proposal.future.set_exception(RaftUnavailable(reason) if proposal.term else NoLeader(reason))
         self.waiting.clear()
         self.sent.clear()
         self._forwarded.clear()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from store.raft.interface import RaftUnavailable
+from store.raft.interface import NoLeader, RaftUnavailable
 from store.raft.messages import ReadReply, ReadRequest
 
 
@@ -128,17 +128,22 @@ class Reads:
         everyone = [*self.waiting, *(reader for _, reader in self._indexed)]
         if self._round is not None:
             everyone += self._round.readers
+        asked = self._round is not None
         for reader in everyone:
             if reader.deadline <= now and reader.future is not None and not reader.future.done():
-                reader.future.set_exception(RaftUnavailable("no leader confirmed that it leads in time"))
+                reader.future.set_exception(
+                    RaftUnavailable("no leader confirmed that it leads in time")
+                    if asked
+                    else NoLeader("no leader was found in time")
+                )
         self.waiting = [r for r in self.waiting if r.deadline > now and not (r.future and r.future.done())]
         self._indexed = [(i, r) for i, r in self._indexed if not (r.future and r.future.done())]
 
     def fail(self, reason: str) -> None:
-        """This member ends."""
+        """Nothing can be read here; `reason` says why."""
         for reader in [*self.waiting, *(self._round.readers if self._round else ()), *(r for _, r in self._indexed)]:
             if reader.future is not None and not reader.future.done():
-                reader.future.set_exception(RaftUnavailable(reason))
+                reader.future.set_exception(NoLeader(reason))
         self.waiting, self._round, self._indexed = [], None, []
 
     def _begin(self, raft: Leadership, now: float) -> None:

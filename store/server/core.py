@@ -18,7 +18,7 @@ from kybern.rpc.credentials import peer_identity
 from store.mvcc.errors import NO_LEADER, TIMED_OUT, TOO_LARGE, StoreError
 from store.mvcc.machine import StoreMachine
 from store.mvcc.outcomes import Outcome
-from store.raft.interface import Raft, RaftUnavailable
+from store.raft.interface import NoLeader, Raft, RaftUnavailable
 from store.server.quota import Quota
 from store.server.turns import Turns
 
@@ -85,14 +85,19 @@ class Core:
             raise Refused(outcome)
         return cast(T, outcome)
 
-    def unavailable(self) -> StoreError:
-        """Why Raft did not answer."""
-        return NO_LEADER if self.raft.status().leader is None else TIMED_OUT
-
 
 def number_of(name: str) -> int:
     """A number from a name: the same everywhere, and never 0."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") | 1
+
+
+def unavailable(error: RaftUnavailable) -> StoreError:
+    """What a client is told when Raft did not answer.
+
+    "No leader" is a promise, in etcd too: the call had no effect, and clients ask another member the same. That this
+    member knows no leader when a call fails says nothing of whether one had taken it before.
+    """
+    return NO_LEADER if isinstance(error, NoLeader) else TIMED_OUT
 
 
 def require(error: StoreError | None) -> None:
@@ -158,9 +163,6 @@ def _cancel(tasks: Iterable[asyncio.Future[None]]) -> None:
 class Guard:
     """Makes method handlers that admit members and masters alone, and turn our exceptions into statuses."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
-
     def unary(self, behaviour: Callable[[Q, Context], Awaitable[Message | bytes]], request: type[Q]) -> Any:
         """A handler of one request and one answer, which may be encoded already."""
 
@@ -171,7 +173,7 @@ class Guard:
             try:
                 return await behaviour(message, context)
             except (Refused, RaftUnavailable) as error:
-                await self._abort(context, error)
+                await _abort(context, error)
 
         return grpc.unary_unary_rpc_method_handler(
             call, request_deserializer=_decoder(request), response_serializer=_encode
@@ -188,7 +190,7 @@ class Guard:
                 async for answer in behaviour(message, context):
                     yield answer
             except (Refused, RaftUnavailable) as error:
-                await self._abort(context, error)
+                await _abort(context, error)
 
         return grpc.unary_stream_rpc_method_handler(
             call, request_deserializer=_decoder(request), response_serializer=_encode
@@ -202,7 +204,7 @@ class Guard:
             try:
                 await behaviour(messages, context)
             except (Refused, RaftUnavailable) as error:
-                await self._abort(context, error)
+                await _abort(context, error)
             except DecodeError:
                 await context.abort(*_UNREADABLE)
 
@@ -210,9 +212,10 @@ class Guard:
             call, request_deserializer=request.FromString if issubclass(request, Message) else None
         )
 
-    async def _abort(self, context: Context, error: Refused | RaftUnavailable) -> NoReturn:
-        answer = error.error if isinstance(error, Refused) else self._core.unavailable()
-        await context.abort(grpc.StatusCode[answer.code], answer.message)
+
+async def _abort(context: Context, error: Refused | RaftUnavailable) -> NoReturn:
+    answer = error.error if isinstance(error, Refused) else unavailable(error)
+    await context.abort(grpc.StatusCode[answer.code], answer.message)
 
 
 def handlers(service: str, methods: Mapping[str, Any]) -> grpc.GenericRpcHandler:

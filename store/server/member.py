@@ -62,7 +62,7 @@ class StoreMember:
             max_message=_MAX_MESSAGE,
             admit=admit,
         )
-        guard = Guard(core)
+        guard = Guard()
         server.grpc.add_generic_rpc_handlers(
             (
                 pipe.pipe_handlers(core, guard),

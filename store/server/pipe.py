@@ -23,7 +23,7 @@ from store.mvcc.outcomes import BatchOutcome, CallOutcome, PutOutcome, SwapOutco
 from store.mvcc.ranges import check_range
 from store.raft.interface import RaftUnavailable
 from store.server.convert import txn_response
-from store.server.core import MAX_REQUEST, Answers, Context, Core, Guard, Refused, handlers
+from store.server.core import MAX_REQUEST, Answers, Context, Core, Guard, Refused, handlers, unavailable
 from store.server.reading import encode, find
 from store.watch.events import key_value
 
@@ -116,16 +116,16 @@ class PipeService:
             outcome = await self._core.propose_encoded(_COMMAND_TAG + varint(len(raw)) + raw, BatchOutcome)
         except Refused as refused:
             return _encode([_error(number, refused.error) for number in numbers])
-        except RaftUnavailable:
-            return _encode([_error(number, self._core.unavailable()) for number in numbers])
+        except RaftUnavailable as error:
+            return _encode([_error(number, unavailable(error)) for number in numbers])
         return self._replies.encode(numbers, outcome.outcomes)
 
     async def _read(self, calls: Sequence[pb.PipeCall]) -> bytes:
         if not all(call.range.serializable for call in calls):
             try:
                 await self._core.raft.read_barrier()
-            except RaftUnavailable:
-                return _encode([_error(call.id, self._core.unavailable()) for call in calls])
+            except RaftUnavailable as error:
+                return _encode([_error(call.id, unavailable(error)) for call in calls])
         return b"".join([await self._range(call.id, call.range) for call in calls])
 
     async def _range(self, number: int, request: kv_pb2.RangeRequest) -> bytes:

@@ -17,6 +17,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+from tests import volumes
 from tests.fault.store import disks, nemesis
 from tests.fault.store.cluster import Cluster
 from tests.fault.store.network import INSIDE, own_namespaces
@@ -73,6 +74,8 @@ async def _run(folder: Path, options: Options) -> Summary:
     if "disk-full" in options.faults:
         cluster.data(disks.TMPFS_MEMBER).mkdir(mode=0o700)
         await disks.mount_tmpfs(cluster.data(disks.TMPFS_MEMBER))
+    if "disk-hang" in options.faults:
+        volumes.make_volume(cluster.data(disks.VOLUME_MEMBER))
     try:
         await cluster.start()
         run = Run(cluster, options, _say)
@@ -84,6 +87,8 @@ async def _run(folder: Path, options: Options) -> Summary:
         await cluster.stop()
         if "disk-full" in options.faults:
             await disks.unmount(cluster.data(disks.TMPFS_MEMBER))
+        if "disk-hang" in options.faults:
+            volumes.remove_volume(cluster.data(disks.VOLUME_MEMBER))
     return run.summary
 
 

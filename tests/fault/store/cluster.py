@@ -46,6 +46,7 @@ class Tallies:
     kills: int = 0
     fail_point_exits: int = 0
     leaders_isolated: int = 0
+    leaders_with_hanging_disks: int = 0
     # Reads that an isolated leader was asked for, and those that it answered.
     isolated_reads: int = 0
     isolated_reads_answered: int = 0
@@ -183,6 +184,16 @@ class Cluster:
                 if leading:
                     return max(leading)[1]
                 await asyncio.sleep(0.05)
+
+    async def lead(self, name: str) -> bool:
+        """Let a member lead; whether it does."""
+        leader = await self.leader()
+        status = await self.status(name)
+        if leader != name and status is not None:
+            request = maintenance_pb2.MoveLeaderRequest(targetID=status.header.member_id)
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await self.call(leader, "Maintenance/MoveLeader", request, maintenance_pb2.MoveLeaderResponse, 5.0)
+        return await self.leader() == name
 
     async def status(self, name: str) -> maintenance_pb2.StatusResponse | None:
         """What a member says of itself; None when it does not answer."""

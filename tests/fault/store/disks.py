@@ -1,20 +1,24 @@
-"""Faults of disks: writes that were interrupted, bits that flip, no room."""
+"""Faults of disks: writes that were interrupted, bits that flip, no room, writes that do not come back."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import random
+import signal
 from pathlib import Path
 
 from store.raft import segments
 from tests.fault.store.cluster import NAMES, Cluster
 from tests.fault.store.network import run
 from tests.fault.store.waiting import SECONDS, Unmet, until
+from tests.volumes import frozen
 
 EX_CONFIG = 78
 # The member whose data is on a tmpfs.
 TMPFS_MEMBER = "s3"
+# The member whose data is on a volume that can be frozen.
+VOLUME_MEMBER = "s1"
 _FULL_BYTES = 256 << 20
 
 
@@ -92,6 +96,29 @@ async def disk_full(cluster: Cluster, rng: random.Random) -> None:
     if rng.random() < 0.5:
         await cluster.kill([TMPFS_MEMBER])
     await _mount("-o", f"remount,size={_FULL_BYTES}", str(path))
+
+
+async def disk_hang(cluster: Cluster, rng: random.Random) -> None:
+    """One member's disk, most often the leader's, does not come back from a write, and then it does.
+
+    Raises:
+        Unmet: when a leader goes on with a disk that hangs for longer than an election takes, or nobody follows it.
+    """
+    leads = rng.random() < 0.7 and await cluster.lead(VOLUME_MEMBER)
+    others = [name for name in NAMES if name != VOLUME_MEMBER]
+    async with frozen(cluster.data(VOLUME_MEMBER)):
+        # At times it is back before anybody gives it up.
+        await asyncio.sleep(rng.choice((0.3, 1.5, 3.0)))
+        if leads and rng.random() < 0.8:
+            try:
+                await cluster.leader(others)
+            except TimeoutError:
+                raise Unmet(f"nobody leads instead of {VOLUME_MEMBER}, whose disk hangs") from None
+            cluster.tallies.leaders_with_hanging_disks += 1
+        if rng.random() < 0.3:
+            # Ends when the disk is back: what it was writing is complete by then, or was never begun.
+            cluster.signal(VOLUME_MEMBER, signal.SIGKILL)
+            cluster.tallies.kills += 1
 
 
 async def _shrink(path: Path) -> None:

@@ -7,10 +7,11 @@ import random
 import signal
 from collections.abc import Awaitable, Callable
 
+from tests import volumes
 from tests.fault.store import clocks
 from tests.fault.store.clocks import clock_jump
 from tests.fault.store.cluster import NAMES, Cluster
-from tests.fault.store.disks import disk_full, flipped_bit, torn_tail
+from tests.fault.store.disks import disk_full, disk_hang, flipped_bit, torn_tail
 from tests.fault.store.network import TUN
 from tests.fault.store.partitions import bridge, delay, isolate_leader, lossy, one_way
 from tests.fault.store.points import fail_point
@@ -69,6 +70,7 @@ FAULTS: dict[str, Fault] = {
     "torn-tail": torn_tail,
     "flipped-bit": flipped_bit,
     "disk-full": disk_full,
+    "disk-hang": disk_hang,
     "fail-point": fail_point,
     "clock-jump": clock_jump,
     "replace-member": replace_member,
@@ -82,4 +84,6 @@ def unavailable() -> dict[str, str]:
         missing["delay"] = missing["lossy"] = f"there is no {TUN}"
     if clocks.library() is None:
         missing["clock-jump"] = "Debian's package faketime is not installed"
+    if why := volumes.unavailable():
+        missing["disk-hang"] = why
     return missing

@@ -56,6 +56,8 @@ class Summary:
     fail_points_hit: dict[str, int] = field(default_factory=dict)
     fail_points_missed: list[str] = field(default_factory=list)
     leaders_isolated: int = 0
+    # That had to let another lead, and did.
+    leaders_with_hanging_disks: int = 0
     isolated_reads: int = 0
     isolated_reads_answered: int = 0
     members_replaced: int = 0

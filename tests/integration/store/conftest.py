@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.store.daemons import Daemons, three_daemons
 from tests.integration.store.serving import Certificates, Endpoint, our_store, real_etcd, store_config
 
 
@@ -26,3 +27,9 @@ async def ours(certificates: Certificates) -> AsyncIterator[Endpoint]:
 async def etcd(certificates: Certificates, tmp_path: Path) -> AsyncIterator[Endpoint]:
     async with real_etcd(certificates, tmp_path / "etcd") as endpoint:
         yield endpoint
+
+
+@pytest.fixture
+async def daemons(certificates: Certificates, tmp_path: Path) -> AsyncIterator[Daemons]:
+    async with three_daemons(certificates, tmp_path) as group:
+        yield group

@@ -13,6 +13,7 @@ from store.raft.interface import (
     Member,
     MembershipError,
     MembershipReason,
+    NoLeader,
     RaftStatus,
     RaftUnavailable,
     StateMachine,
@@ -62,7 +63,7 @@ class SharedRaft:
     async def propose(self, command: bytes) -> object:
         await asyncio.sleep(0)
         if self.cut:
-            raise RaftUnavailable("cut off")
+            raise NoLeader("cut off")
         outcome = self._log.commit(command)[self._log.rafts.index(self)]
         if self._log.lose_answers:
             raise RaftUnavailable("leadership was lost")
@@ -71,7 +72,7 @@ class SharedRaft:
     async def read_barrier(self) -> None:
         await asyncio.sleep(0)
         if self.cut:
-            raise RaftUnavailable("cut off")
+            raise NoLeader("cut off")
 
     @property
     def is_leader(self) -> bool:

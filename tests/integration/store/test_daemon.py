@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
 import signal
 import socket
-import sys
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,8 +19,8 @@ from kybern.config.loading import dump
 from kybern.config.models import StoreConfig, Tls
 from store.main import main
 from store.server.core import GROUP_STORE
+from tests.integration.store.daemons import Daemons, start
 from tests.integration.store.serving import HOST, Certificates, Endpoint, etcdctl, store_config
-from tests.ports import free_port
 
 EX_CONFIG = 78
 
@@ -33,16 +28,6 @@ EX_CONFIG = 78
 def with_changes(config: StoreConfig, **changes: object) -> StoreConfig:
     """The configuration with some fields changed."""
     return msgspec.structs.replace(config, **changes)  # type: ignore[type-var] # a struct, though not for type checkers
-
-
-async def start(file: Path, ready: Path, log: Path) -> asyncio.subprocess.Process:
-    with log.open("ab") as out:
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "store.main", "--config", str(file)),
-            env={**os.environ, "KYBERN_READY_FILE": str(ready)},
-            stdout=out,
-            stderr=out,
-        )
 
 
 async def refusal(folder: Path, text: str) -> tuple[int, str]:
@@ -107,83 +92,6 @@ async def test_a_missing_configuration_is_said_in_one_line(tmp_path: Path) -> No
     said = (tmp_path / "log").read_text()
     assert said.count("\n") == 1
     assert "absent.yaml" in said
-
-
-@dataclass
-class Daemons:
-    """Three members as processes."""
-
-    folder: Path
-    certificates: Certificates
-    clients: dict[str, str]
-    processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
-
-    async def start(self, name: str) -> None:
-        """Start a member and wait until it is ready."""
-        (self.folder / f"{name}.ready").unlink(missing_ok=True)
-        self.processes[name] = await start(
-            self.folder / f"{name}.yaml", self.folder / f"{name}.ready", self.folder / f"{name}.log"
-        )
-
-    async def until_ready(self, name: str) -> None:
-        async with asyncio.timeout(60):
-            while not (self.folder / f"{name}.ready").exists():  # noqa: ASYNC110 - another process writes it
-                await asyncio.sleep(0.05)
-
-    async def statuses(self) -> dict[str, dict[str, int]]:
-        """What each member that runs says of itself."""
-        statuses = {}
-        for name, process in self.processes.items():
-            if process.returncode is not None:
-                continue
-            result = await etcdctl(
-                Endpoint(self.clients[name], self.certificates.master()), "endpoint", "status", "-w", "json"
-            )
-            if result.code == 0:
-                statuses[name] = json.loads(result.out)[0]["Status"]
-        return statuses
-
-    async def leader(self) -> str:
-        """The name of the leading member."""
-        async with asyncio.timeout(60):
-            while True:
-                for name, status in (await self.statuses()).items():
-                    if status.get("leader") == status["header"]["member_id"]:  # type: ignore[index]
-                        return name
-
-
-@pytest.fixture
-async def daemons(certificates: Certificates, tmp_path: Path) -> AsyncIterator[Daemons]:
-    names = ("s1", "s2", "s3")
-    peers = {name: f"{HOST}:{free_port()}" for name in names}
-    clients = {name: f"{HOST}:{free_port()}" for name in names}
-    group = Daemons(tmp_path, certificates, clients)
-    for name in names:
-        config = StoreConfig(
-            name=name,
-            data_dir=tmp_path / name,
-            client_address=clients[name],
-            peer_address=peers[name],
-            members=peers,
-            clients=clients,
-            tls=certificates.member(name),
-        )
-        (tmp_path / f"{name}.yaml").write_text(dump(config))
-    try:
-        for name in names:
-            await group.start(name)
-        for name in names:
-            await group.until_ready(name)
-        yield group
-    finally:
-        for process in group.processes.values():
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGCONT)
-                process.terminate()
-        codes = [await process.wait() for process in group.processes.values()]
-    assert codes == [0, 0, 0]
-    for name in names:
-        assert "Traceback" not in (tmp_path / f"{name}.log").read_text()
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGSTOP"])

@@ -16,8 +16,8 @@ from kybern.client.etcd import EtcdClient
 from kybern.client.store import Compare, Put, StoreUnavailable, Target
 from kybern.config.loading import dump
 from kybern.config.models import StoreConfig
+from tests.integration.store.daemons import Daemons
 from tests.integration.store.serving import HOST, Certificates, Endpoint, Result, etcdctl
-from tests.integration.store.test_daemon import Daemons
 from tests.ports import free_port
 
 REMOVED = "was removed from the store's group"

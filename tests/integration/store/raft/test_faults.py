@@ -13,7 +13,7 @@ import pytest
 
 from kybern.clock import SystemClock
 from kybern.daemon import StartupError
-from store.raft.interface import Applied, RaftUnavailable
+from store.raft.interface import Applied, NoLeader, RaftUnavailable
 from store.raft.node import RaftNode
 from tests.integration.store.raft.cluster import Group, Recorder, changed, configurations, until
 
@@ -50,7 +50,13 @@ async def test_a_leader_whose_disk_is_full_lets_another_lead_and_comes_back(
     assert not leader.is_leader
     durable = leader.status().applied_index
     assert durable < (await group.leader()).status().applied_index
+    # It can do nothing for its callers, and says so at once.
+    assert leader.status().leader is None
+    with pytest.raises(NoLeader, match="takes no writes"):
+        await leader.propose(b"never")
     disk.error = 0
+    while leader.status().trouble:  # noqa: ASYNC110 - the disk is tried again now and then
+        await asyncio.sleep(0.05)
     await leader.propose(b"after")
     assert await group.level() == [b"before", b"full", b"full", b"after"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from store.raft.interface import RaftUnavailable
+from store.raft.interface import NoLeader, RaftUnavailable
 from store.raft.messages import ReadReply, ReadRequest
 from store.raft.reads import Reader, Reads
 
@@ -199,12 +199,22 @@ async def test_waiting_has_an_end() -> None:
     early, late = bench.ask(deadline=5), bench.ask(deadline=9)
     bench.advance()
     bench.reads.expire(5)
-    with pytest.raises(RaftUnavailable, match="in time"):
+    with pytest.raises(NoLeader):
         await early
     assert not late.done()
     bench.reads.fail("this member stops")
-    with pytest.raises(RaftUnavailable, match="stops"):
+    with pytest.raises(NoLeader, match="stops"):
         await late
+
+
+async def test_a_leader_that_does_not_answer_is_no_missing_one() -> None:
+    bench = Bench(FakeRaft(leader="b"))
+    future = bench.ask(deadline=5)
+    bench.advance()
+    bench.reads.expire(5)
+    with pytest.raises(RaftUnavailable, match="in time") as unknown:
+        await future
+    assert not isinstance(unknown.value, NoLeader)
 
 
 async def test_the_answer_to_a_question_of_an_earlier_life_is_not_taken() -> None:

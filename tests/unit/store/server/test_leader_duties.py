@@ -12,10 +12,10 @@ from kybern.pb.etcd import kv_pb2, lease_pb2
 from kybern.pb.v1.store_pipe_pb2 import StoreCommand, StoreLeaseRevoke
 from store.mvcc.machine import StoreMachine
 from store.mvcc.outcomes import LeaseOutcome, PutOutcome
-from store.raft.interface import Applied, Member, RaftUnavailable
+from store.raft.interface import Applied, Member, NoLeader, RaftUnavailable
 from store.raft.local import LocalRaft
 from store.server.compaction import Compactor
-from store.server.core import Core, Refused
+from store.server.core import Core, Refused, unavailable
 from store.server.expiry import LeaseClock
 
 
@@ -155,11 +155,17 @@ def test_proposals_of_a_group_without_a_leader_fail_and_errors_are_refusals() ->
         with pytest.raises(Refused, match="too large"):
             await core.propose(large, PutOutcome)
         await raft.stop()
-        with pytest.raises(RaftUnavailable):
+        with pytest.raises(RaftUnavailable) as nobody:
             await core.propose(revoke, LeaseOutcome)
-        assert core.unavailable().message == "etcdserver: no leader"
+        assert unavailable(nobody.value).message == "etcdserver: no leader"
 
     run_virtual(scenario())
+
+
+def test_no_leader_is_only_said_of_what_no_leader_took() -> None:
+    # Clients ask another member the same then, whatever it is.
+    assert unavailable(NoLeader("too many proposals wait")).message == "etcdserver: no leader"
+    assert unavailable(RaftUnavailable("it may be committed yet")).message == "etcdserver: request timed out"
 
 
 def compactor(core: Core, clock: FakeClock, revisions: int, seconds: float) -> Compactor:

@@ -85,7 +85,7 @@ class DiskWriter:
             self.stalls += 1
             log.error(
                 "the disk does not answer: a write of the journal has not come back for %.1f s; until it does this "
-                "member neither leads nor votes, acknowledges nothing, and sends its clients elsewhere",
+                "member votes for nobody, lets another lead, acknowledges nothing and sends its clients elsewhere",
                 self._waited,
             )
             self._on_unable()

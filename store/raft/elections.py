@@ -179,10 +179,18 @@ class ElectingRaft(SyncObj):
         self._SyncObj__raftLeader = None
         self._await_election()
 
-    def step_aside(self) -> None:
-        """Stop leading because the disk takes nothing: whoever has the whole log is asked to take over at once."""
+    def step_aside(self) -> bool:
+        """As the leader, ask a member that has the whole log to take over at once, and lead no longer.
+
+        False when nobody has it. For a disk that takes nothing: the acknowledgement of another one says that its does.
+        """
+        match, last = self._SyncObj__raftMatchIndex, self.journal.last_index
+        reached = self._SyncObj__otherNodes & self._SyncObj__connectedNodes
+        if not any(match[node] == last for node in reached):
+            return False
         self.transfer()
         self.retreat()
+        return True
 
     def abstain(self) -> None:
         """Neither lead nor go on as a candidate; without effect on a follower."""

@@ -383,7 +383,8 @@ class RaftNode:
         raft, disk = self._raft, self._disk
         if not self._running or raft is None or disk is None:
             return
-        raft.may_lead = not disk.trouble and not raft.paused
+        # A leader whose disk hangs leads on while nobody has the log, as when all members' disks hang.
+        raft.may_lead = disk.healthy and not raft.paused and (raft.leads or not disk.stalled)
         raft.may_vote = not disk.stalled
         whole, self._whole = self._whole, False
         try:
@@ -424,6 +425,8 @@ class RaftNode:
         """What nobody waits for, or not for a few hundredths of a second."""
         if raft.leader is not None:
             self._heard.set()
+        if raft.leads and self._disk is not None and self._disk.stalled:
+            self._on_disk_unable()
         self._look_around(raft)
         if now >= self._next_expiry:
             self._next_expiry = now + _EXPIRE_SECONDS
@@ -720,8 +723,10 @@ class RaftNode:
         if raft is None or disk is None:
             return
         raft.may_vote = not disk.stalled
-        if raft.leads:
-            raft.step_aside()
+        if raft.leads and not raft.step_aside():
+            if disk.stalled:
+                return
+            raft.retreat()
         # Nothing is applied here before the disk has it, so nothing is learnt of what is under way either.
         self._end(disk.trouble)
 

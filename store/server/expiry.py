@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 # Seconds between looks. A look that comes much later than that means that the process was stopped meanwhile.
 _INTERVAL = 0.5
+# How many leases are ended at a look: as many per second as etcd does (leaseRevokeRate).
+_AT_ONCE = 500
 
 
 class LeaseClock:
@@ -65,7 +67,7 @@ class LeaseClock:
             overdue = self.overdue()
             if overdue and self._leads:
                 # Renewals are counted now: one that is applied before the proposal is made saves the lease.
-                ends = [(lease, lease.renewals) for lease in map(self._core.machine.leases.get, overdue[:100]) if lease]
+                ends = [(lease, lease.renewals) for lease in map(self._core.machine.leases.get, overdue[:_AT_ONCE]) if lease]
                 await asyncio.gather(*(self._end(lease.id, renewals) for lease, renewals in ends))
 
     async def _end(self, number: int, renewals: int) -> None:

@@ -50,9 +50,13 @@ class LeaseClock:
         return 0 if deadline is None else max(0, int(deadline - self._clock.monotonic()))
 
     def overdue(self) -> list[int]:
-        """Leases whose time is over. Time in which this process was stopped is not counted: no renewal could come."""
+        """Leases whose time is over.
+
+        Time in which this process was stopped, or could commit nothing because its disk hung, is not counted: no renewal
+        could come.
+        """
         now = self._clock.monotonic()
-        stopped = now - self._looked - 2 * _INTERVAL
+        stopped = now - self._looked - (0.0 if self._core.raft.status().trouble else 2 * _INTERVAL)
         self._looked = now
         if stopped > 0:
             self._deadlines = {lease: deadline + stopped for lease, deadline in self._deadlines.items()}
@@ -67,7 +71,9 @@ class LeaseClock:
             overdue = self.overdue()
             if overdue and self._leads:
                 # Renewals are counted now: one that is applied before the proposal is made saves the lease.
-                ends = [(lease, lease.renewals) for lease in map(self._core.machine.leases.get, overdue[:_AT_ONCE]) if lease]
+                ends = [
+                    (lease, lease.renewals) for lease in map(self._core.machine.leases.get, overdue[:_AT_ONCE]) if lease
+                ]
                 await asyncio.gather(*(self._end(lease.id, renewals) for lease, renewals in ends))
 
     async def _end(self, number: int, renewals: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -142,6 +143,24 @@ def test_time_in_which_the_process_was_stopped_does_not_count() -> None:
     assert overdue == [5]
     clock.lease_ended(5)
     assert clock.overdue() == []
+
+
+def test_time_in_which_the_disk_hung_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    core, raft = new_core()
+    time = FakeClock()
+    clock = LeaseClock(core, time)
+    clock.lease_renewed(5, 10)
+    healthy = raft.status()
+    monkeypatch.setattr(raft, "status", lambda: replace(healthy, trouble="the disk does not answer"))
+    for _ in range(60):
+        time.seconds += 0.5
+        assert clock.overdue() == []
+    assert clock.remaining(5) == 10
+    monkeypatch.setattr(raft, "status", lambda: healthy)
+    for _ in range(20):
+        assert clock.overdue() == []
+        time.seconds += 0.5
+    assert clock.overdue() == [5]
 
 
 def test_proposals_of_a_group_without_a_leader_fail_and_errors_are_refusals() -> None:

@@ -52,8 +52,8 @@ class LeaseClock:
     def overdue(self) -> list[int]:
         """Leases whose time is over.
 
-        Time in which this process was stopped, or could commit nothing because its disk hung, is not counted: no renewal
-        could come.
+        Time in which this process was stopped, or could commit nothing because its disk hung, is not counted: no
+        renewal could come.
         """
         now = self._clock.monotonic()
         stopped = now - self._looked - (0.0 if self._core.raft.status().trouble else 2 * _INTERVAL)

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -85,6 +86,7 @@ def run(name: str, main: Callable[[Daemon], Awaitable[None]], *, log_level: str,
     """Run a daemon's coroutine on uvloop until it returns; the result is the process's exit code."""
     journal = "JOURNAL_STREAM" in os.environ
     logs.setup(log_level, log_format, journal=journal)
+    _allow_files()
 
     async def supervise() -> None:
         daemon = Daemon(name)
@@ -108,6 +110,17 @@ def run(name: str, main: Callable[[Daemon], Awaitable[None]], *, log_level: str,
         log.critical("%s ends because of an error that it does not know how to survive", name, exc_info=True)
         return EXIT_FAILURE
     return 0
+
+
+def _allow_files() -> None:
+    """Have as many files and connections as the system lets this process have, instead of 1,024.
+
+    The soft limit is that low for the sake of programs that use select(2), as Go's runtime knows too. A store whose
+    clients have taken all would find none for the next segment of its log.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def fail(name: str, error: StartupError) -> int:

@@ -1,8 +1,8 @@
 """Runs the journal's writes in a thread of their own, one at a time, and says when they are durable.
 
-A full disk is waited for: the batch is tried again until it fits. Any other error is the end of this member, because
-after a failed fsync nobody knows what the disk holds. A disk that does not come back from a write at all (a network
-volume that hangs, a file system that is frozen) is noticed by the loop, which goes on.
+Room and descriptors are waited for: the batch is tried again until there are some. Any other error is the end of this
+member, because after a failed fsync nobody knows what the disk holds. A disk that does not come back from a write at all
+(a network volume that hangs, a file system that is frozen) is noticed by the loop, which goes on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from store.raft.journal import Batch, Journal
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+# No room, or no descriptor left to begin a segment with: clients' connections may have taken them all.
+_FOR_NOW = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 
 
 class DiskWriter:
@@ -176,7 +177,7 @@ class DiskWriter:
     def _failed(self, error: OSError) -> bool:
         """Whether to try again."""
         first, self.healthy = self.healthy, False
-        if error.errno not in _FULL:
+        if error.errno not in _FOR_NOW:
             log.critical("the journal cannot be written, this member ends: %s", error)
             self._on_lost(error)
             return False

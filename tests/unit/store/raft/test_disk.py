@@ -75,6 +75,16 @@ async def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.Mon
     await bench.end()
 
 
+async def test_descriptors_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path, monkeypatch)
+    bench.errors = [24, 23]
+    bench.journal.append(2, 1, b"a")
+    bench.writer.pump()
+    await bench.durable.wait()
+    assert bench.told == ["the disk takes no writes", "durable 2"]
+    await bench.end()
+
+
 async def test_any_other_error_is_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(tmp_path, monkeypatch)
     bench.errors = [5]

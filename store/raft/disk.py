@@ -1,8 +1,8 @@
 """Runs the journal's writes in a thread of their own, one at a time, and says when they are durable.
 
 Room and descriptors are waited for: the batch is tried again until there are some. Any other error is the end of this
-member, because after a failed fsync nobody knows what the disk holds. A disk that does not come back from a write at all
-(a network volume that hangs, a file system that is frozen) is noticed by the loop, which goes on.
+member, because after a failed fsync nobody knows what the disk holds. A disk that does not come back from a write at
+all (a network volume that hangs, a file system that is frozen) is noticed by the loop, which goes on.
 """
 
 from __future__ import annotations

@@ -16,6 +16,9 @@ from store.mvcc.records import Record
 Pair = tuple[Record, Record | None]
 
 _CACHED_BYTES = 4 * 1024 * 1024
+# A message keeps the memory of all that it was ever filled with until it is freed itself (protobuf's arenas): after so
+# many bytes another one takes its place.
+_FILLED_BYTES = 256 * 1024
 
 
 def key_value(record: Record) -> mvcc_pb2.KeyValue:
@@ -26,7 +29,10 @@ def key_value(record: Record) -> mvcc_pb2.KeyValue:
 
 
 def fill(message: mvcc_pb2.KeyValue, record: Record) -> None:
-    """Make a message that of a record, whatever it held: who encodes many needs but one message."""
+    """Make a message that of a record, whatever it held.
+
+    Who encodes many needs but one message, for a while: it keeps the memory of all that it was ever filled with.
+    """
     message.key, message.value = record.key, record.value
     message.create_revision, message.mod_revision = record.create, record.mod
     message.version, message.lease = record.version, record.lease
@@ -38,8 +44,9 @@ class EventEncoder:
     def __init__(self) -> None:
         self._cache: dict[tuple[Record, bool], bytes] = {}
         self._bytes = 0
-        # By whether it is a deletion and has a previous. Filled in again and again: new ones cost three times as much.
-        self._forms = {(deleted, previous): _form(deleted) for deleted in (False, True) for previous in (False, True)}
+        # Filled in again and again: new ones cost three times as much.
+        self._forms = _forms()
+        self._filled = 0
 
     def encode(self, pair: Pair, *, with_previous: bool) -> bytes:
         """A `WatchResponse` that holds this change alone, for joining to others."""
@@ -54,6 +61,10 @@ class EventEncoder:
         if shown is not None:
             fill(event.prev_kv, shown)
         encoded = response.SerializeToString()
+        self._filled += len(encoded)
+        if self._filled > _FILLED_BYTES:
+            self._forms = _forms()
+            self._filled = 0
         if self._bytes + len(encoded) > _CACHED_BYTES:
             self._cache.clear()
             self._bytes = 0
@@ -61,6 +72,11 @@ class EventEncoder:
             self._cache[name] = encoded
             self._bytes += len(encoded)
         return encoded
+
+
+def _forms() -> dict[tuple[bool, bool], tuple[watch_pb2.WatchResponse, mvcc_pb2.Event]]:
+    """By whether a change is a deletion, and whether what was before is shown."""
+    return {(deleted, previous): _form(deleted) for deleted in (False, True) for previous in (False, True)}
 
 
 def _form(deleted: bool) -> tuple[watch_pb2.WatchResponse, mvcc_pb2.Event]:

@@ -43,6 +43,26 @@ class Taken:
 
 
 @dataclass(slots=True)
+class _Group:
+    """What becomes one entry."""
+
+    runs: list[Run] = field(default_factory=list)
+    commands: int = 0
+    size: int = 0
+
+    def add(self, run: Run) -> None:
+        """Take a run."""
+        self.runs.append(run)
+        self.commands += len(run.commands)
+        self.size += run.size
+
+    @property
+    def full(self) -> bool:
+        """Whether it takes no more."""
+        return self.commands >= MAX_GROUP_COMMANDS or self.size >= MAX_GROUP_BYTES
+
+
+@dataclass(slots=True)
 class Proposals:
     """All commands of this member's callers, and on a leader those of the others too."""
 
@@ -56,6 +76,8 @@ class Proposals:
     _forwarded: deque[Taken] = field(default_factory=deque)
     _next_sequence: int = 1
     _last_term: int = 0
+    # Whether this leader's own callers came first in the last entry.
+    _own_first: bool = True
 
     def submit(self, command: bytes, deadline: float, future: asyncio.Future[object]) -> None:
         """Take a command of a caller here.
@@ -95,25 +117,34 @@ class Proposals:
         self._wait_again(back)
 
     def next_group(self, term: int, now_ms: int, least_bytes: int = 1) -> bytes | None:
-        """As the leader of `term`: the next entry out of what was forwarded and what waits here, if it is enough."""
+        """As the leader of `term`: the next entry out of what was forwarded and what waits here, if it is enough.
+
+        The two go first in turn: where each fills an entry by itself, neither waits for the other to have nothing.
+        """
         if self.to_append < least_bytes:
             return None
-        runs: list[Run] = []
-        commands = size = 0
-        while self._forwarded and commands < MAX_GROUP_COMMANDS and size < MAX_GROUP_BYTES:
+        self._own_first = not self._own_first
+        group = _Group()
+        for own in (self._own_first, not self._own_first):
+            if own:
+                self._add_own(group, term)
+            else:
+                self._add_forwarded(group, term)
+        return encode_group(now_ms, group.runs) if group.runs else None
+
+    def _add_own(self, group: _Group, term: int) -> None:
+        run = None if group.full else self.run_for(term)
+        if run is not None:
+            group.add(run)
+
+    def _add_forwarded(self, group: _Group, term: int) -> None:
+        while self._forwarded and not group.full:
             taken = self._forwarded.popleft()
             self.forwarded_bytes -= taken.run.size
-            if taken.term != term:
+            if taken.term == term:
+                group.add(taken.run)
+            else:
                 self.refuse(taken)
-                continue
-            runs.append(taken.run)
-            commands += len(taken.run.commands)
-            size += taken.run.size
-        if commands < MAX_GROUP_COMMANDS and size < MAX_GROUP_BYTES:
-            own = self.run_for(term)
-            if own is not None:
-                runs.append(own)
-        return encode_group(now_ms, runs) if runs else None
 
     @property
     def to_append(self) -> int:

@@ -65,6 +65,18 @@ async def test_forwarded_commands_go_first_and_others_own_commands_are_not_ours(
     assert bench.proposals.claim(theirs) == [None]
 
 
+@pytest.mark.parametrize("size", [1, proposals.MAX_GROUP_BYTES])
+async def test_neither_own_nor_forwarded_commands_wait_for_the_others_to_end(size: int) -> None:
+    bench = Bench()
+    count = proposals.MAX_GROUP_COMMANDS if size == 1 else 1
+    bench.submit(*[bytes(size)] * (3 * count))
+    for number in range(3):
+        bench.proposals.accept(Taken("b", 1, Run(99, 1 + number * count, [bytes(size)] * count)))
+    groups = [bench.group(1) for _ in range(6)]
+    assert [[run.origin for run in runs] for runs in groups] == [[99], [ME]] * 3
+    assert bench.proposals.to_append == 0
+
+
 async def test_forwarded_commands_of_another_term_are_refused() -> None:
     bench = Bench()
     taken = Taken("b", 1, Run(99, 4, [b"theirs"]))

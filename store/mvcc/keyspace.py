@@ -91,6 +91,22 @@ class KeySpace:
                 found.append(record)
         return found
 
+    def changes(self, key: bytes, first: int, last: int, *, limit: int) -> list[Record] | None:
+        """The changes of one key in the revisions from `first` to `last`, which are kept; None: more than `limit`.
+
+        By the key's own chain, whatever else was changed since.
+        """
+        found: list[Record] = []
+        record = self.live.get(key) or self.dead.get(key)
+        while record is not None and record.mod >= first:
+            if record.mod <= last:
+                found.append(record)
+            if len(found) > limit:
+                return None
+            record = record.previous
+        found.reverse()
+        return found
+
     # --- writing
 
     def put(self, key: bytes, value: bytes, lease: int, revision: int) -> Record:

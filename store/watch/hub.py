@@ -140,6 +140,12 @@ class WatchHub:
             return self._take_pending(watcher)
         if watcher.next_revision < self._keys.compacted:
             return Taken((), self.revision, self._keys.compacted)
+        if not watcher.end and not watcher.passed:
+            changes = self._keys.changes(watcher.start, watcher.next_revision, self.revision, limit=CHUNK)
+            if changes is not None:
+                watcher.next_revision = self.revision + 1
+                self._join(watcher)
+                return Taken([(r, r.replaced) for r in changes if watcher.wants_kind(r.deleted)], self.revision)
         log = self._keys.log
         end = log.position(self.revision + 1)
         first = min(log.position(watcher.next_revision) + watcher.passed, end)

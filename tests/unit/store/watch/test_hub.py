@@ -92,6 +92,32 @@ def test_the_past_is_read_from_history_in_portions(store: Watched, monkeypatch: 
     assert store.taken(watcher) == [(n, b"a%d" % (n - 2)) for n in range(7, 12)] + [(12, b"a-new")]
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 3, 4, 100])
+def test_the_past_of_one_key_is_read_from_its_own_history(
+    store: Watched, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr(hub_module, "CHUNK", chunk)
+    for request in (
+        put(b"a", b"1"),
+        put(b"b"),
+        put(b"a", b"2"),
+        delete(b"a"),
+        put(b"b"),
+        put(b"a", b"3"),
+        delete(b"a"),
+    ):
+        store.do(request)
+    store.machine.caught_up()
+    watchers = [store.watch(b"a", since=since) for since in range(2, 10)]
+    # Not handed out yet: it comes with the next changes.
+    store.do(put(b"a"))
+    everything = [(2, b"a"), (4, b"a"), (5, b"a"), (7, b"a"), (8, b"a"), (9, b"a")]
+    taken = [store.taken(watcher) for watcher in watchers]
+    store.machine.caught_up()
+    taken = [before + store.taken(watcher) for before, watcher in zip(taken, watchers, strict=True)]
+    assert taken == [[change for change in everything if change[0] >= since] for since in range(2, 10)]
+
+
 def test_a_watch_of_the_future_begins_there(store: Watched) -> None:
     watcher = store.watch(b"a", since=4)
     for _ in range(4):
@@ -225,7 +251,7 @@ def test_a_revision_that_ends_with_changes_for_others_is_sent_all_the_same(
     monkeypatch.setattr(hub_module, "CHUNK", 1)
     store.do(txn(put(b"a", bytes(10)), put(b"b")))
     store.machine.caught_up()
-    watcher, one = store.watch(b"a", since=2), cutter(fragment=False)
+    watcher, one = store.watch(b"a", b"b", since=2), cutter(fragment=False)
     first, second = store.hub.take(watcher), store.hub.take(watcher)
     assert (len(first.pairs), first.whole, first.revision) == (1, False, 2)
     assert (len(second.pairs), second.whole, second.revision) == (0, True, 2)

@@ -30,6 +30,7 @@ PACKAGES: dict[str, dict[str, str]] = {
         "faketime": "faketime",
         "etcdctl": "etcd-client",
         "dig": "bind9-dnsutils",
+        "mkfs.ext4": "e2fsprogs",
         "systemd-analyze": "systemd",
         "vagrant": "vagrant vagrant-libvirt",
     },

@@ -137,11 +137,12 @@ class StoreMember:
         """Keep the health service's answer: serving while there is a leader."""
         known: bool | None = None
         while True:
-            leads = self.core.raft.status().leader is not None
+            status = self.core.raft.status()
+            leads = status.leader is not None
             if leads != known:
                 known = leads
                 await self.server.serving(leads)
-                log.info("a leader is known" if leads else "there is no leader")
+                log.info("a leader is known" if leads else status.trouble or "there is no leader")
             await asyncio.sleep(_HEALTH_INTERVAL)
 
 

@@ -107,6 +107,8 @@ class RaftNode:
         # Whether the next turn is for more than proposals, and whether it is the timer's.
         self._whole = True
         self._timely = False
+        # A leader that gave up without another one yet: it is not asked the same in every turn.
+        self._refused_term, self._refused_until = 0, 0.0
         self._deposed = asyncio.Event()
         self._heard = asyncio.Event()
         self._running = False
@@ -439,6 +441,8 @@ class RaftNode:
     def _forward(self, raft: HardenedRaft) -> None:
         """Give waiting commands to the leader, when that is another member."""
         leader = raft.leader
+        if raft.term == self._refused_term and self._clock.monotonic() < self._refused_until:
+            return
         while self._proposals.waiting and leader is not None and leader != self._config.name:
             run = self._proposals.run_for(raft.term)
             if run is None:
@@ -622,6 +626,8 @@ class RaftNode:
                 self._on_forward(raft, Taken(peer, message.term, message.run))
             case messages.ForwardRefused():
                 self._proposals.take_back(message.first_sequence, message.count)
+                self._refused_term = message.term
+                self._refused_until = self._clock.monotonic() + self._config.heartbeat_interval
             case messages.ReadRequest():
                 self._reads.add(Reader(self._clock.monotonic() + self._timeout, None, peer, message.id))
             case messages.ReadReply():

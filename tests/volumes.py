@@ -27,7 +27,13 @@ def unavailable() -> str:
 
 
 def make_volume(path: Path) -> None:
-    """Mount an empty ext4 at `path`, which is made; its bytes are in a file beside it."""
+    """Mount an empty ext4 at `path`, which is made; its bytes are in a file beside it.
+
+    Raises:
+        OSError: when there can be none here.
+    """
+    if why := unavailable():
+        raise OSError(why)
     image = path.with_name(f"{path.name}.img")
     with image.open("wb") as file:
         file.truncate(_BYTES)

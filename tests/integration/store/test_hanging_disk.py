@@ -18,10 +18,9 @@ from kybern.pb.etcd.maintenance_pb2_grpc import MaintenanceStub
 from kybern.rpc.credentials import open_channel
 from tests.integration.store.daemons import Daemons
 from tests.integration.store.serving import Endpoint, etcdctl
-from tests.volumes import frozen, make_volume, remove_volume, unavailable
+from tests.volumes import frozen, make_volume, remove_volume
 
 HANGING = "s1"
-pytestmark = pytest.mark.skipif(bool(unavailable()), reason=unavailable())
 
 
 @pytest.fixture

@@ -97,6 +97,8 @@ class _Masters:
         self._addresses = list(addresses)
         self._tls = tls
         self._masters: list[_Master] = []
+        # Whether it was said that none can be reached.
+        self._away = False
         # Clients that start together do not begin with the same master.
         self._turn = itertools.count(random.randrange(len(addresses)))  # noqa: S311
 
@@ -121,6 +123,25 @@ class _Masters:
                     await _any_change(states)
         except TimeoutError:
             raise errors.unavailable(f"no API server can be reached ({', '.join(self._addresses)})") from None
+
+    async def wait(self) -> _Master:
+        """A connected master, however long that takes.
+
+        Whoever waits is given one in the same moment: a node that was cut off must not know of its pods' deletion
+        seconds before it knows that services no longer lead to them.
+        """
+        while True:
+            try:
+                found = await self.pick()
+            except StatusError as error:
+                if not self._away:
+                    self._away = True
+                    log.warning("%s; watches go on as soon as one is", error)
+                continue
+            if self._away:
+                self._away = False
+                log.info("the API server %s is reached again", found.address)
+            return found
 
     def _next(self, states: _States) -> _Master | None:
         now = asyncio.get_running_loop().time()
@@ -204,7 +225,7 @@ class GrpcClient:
             allow_bookmarks=True,
             encoding=pb.ENCODING_JSON,
         )
-        master = await self._masters.pick()
+        master = await self._masters.wait()
         call = master.stub.Watch(request)
         try:
             while True:

@@ -98,6 +98,7 @@ class Client(Protocol):
         """The changes after revision `since`, in order, in batches, with bookmarks at least every ten seconds.
 
         Ends only with an error: Expired (410) when `since` is no longer kept, a transient one when the server is gone.
+        While no server can be reached it waits for one.
         """
         ...
 

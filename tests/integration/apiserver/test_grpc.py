@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -43,8 +44,8 @@ def admin(certificates: Certificates) -> Tls:
 
 
 @asynccontextmanager
-async def serving(api: Api, certificates: Certificates) -> AsyncIterator[RpcServer]:
-    server = grpc_server(api.handlers, free_address(), certificates.issue("kube-apiserver", server=True))
+async def serving(api: Api, certificates: Certificates, address: str = "") -> AsyncIterator[RpcServer]:
+    server = grpc_server(api.handlers, address or free_address(), certificates.issue("kube-apiserver", server=True))
     await server.start()
     try:
         yield server
@@ -242,3 +243,30 @@ async def test_without_a_master_the_client_says_so(admin: Tls) -> None:
         with pytest.raises(StatusError, match="no API server can be reached") as caught:
             await client.get(resources.NODES, "n1")
         assert caught.value.transient
+
+
+async def test_watches_that_find_no_master_wait_and_all_go_on_when_there_is_one(
+    api: Api, certificates: Certificates, admin: Tls, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("kybern.client.grpc._CONNECT_TIMEOUT", 0.1)
+    address = free_address()
+
+    async def first(client: GrpcClient) -> str:
+        watch: Any = client.watch(resources.CONFIG_MAPS, "default", since=0)
+        async with aclosing(watch) as batches:
+            events = await anext(batches)
+        return str(read(events[0].object)["metadata"]["name"])
+
+    async with connected([address], admin) as client:
+        watches = [asyncio.create_task(first(client)) for _ in range(2)]
+        done, _ = await asyncio.wait(watches, timeout=0.5)
+        assert not done
+        async with serving(api, certificates, address), asyncio.timeout(30):
+            await api.create(resources.CONFIG_MAPS, config_map("one"))
+            assert await asyncio.gather(*watches) == ["one", "one"]
+    said = [r.getMessage() for r in caplog.records if r.name == "kybern.client.grpc"]
+    assert said == [
+        f"no API server can be reached ({address}); watches go on as soon as one is",
+        f"the API server {address} is reached again",
+    ]

@@ -75,7 +75,14 @@ class Cluster:
 
     def ask(self, questions: int = 20) -> Answers:
         """Ask hello's NodePort on both nodes, from outside; who answered."""
-        return count(ask_node_port([self.lab.subnet.host(n) for n in self.lab.file.nodes], questions))
+        return count(self._asked(questions))
+
+    def unanswered(self, questions: int = 20) -> list[str]:
+        """Ask likewise; why there were questions that got no answer."""
+        return [said for said in self._asked(questions) if count([said])["", ""]]
+
+    def _asked(self, questions: int) -> list[str]:
+        return ask_node_port([self.lab.subnet.host(n) for n in self.lab.file.nodes], questions)
 
     def containers(self, image: str) -> list[str]:
         """Ids of the running containers of an image, on both nodes' engines."""

@@ -19,6 +19,7 @@ from kybern.config.models import StoreConfig
 from kybern.daemon import StartupError
 from kybern.logs import Seldom
 from store.raft import failpoints, messages, overrides
+from store.raft.applying import Applying
 from store.raft.configuration import (
     Add,
     Change,
@@ -34,10 +35,9 @@ from store.raft.core import CommittedConflict, HardenedRaft
 from store.raft.datadir import DataDir, Identity
 from store.raft.disk import DiskWriter
 from store.raft.elections import Timing
-from store.raft.entries import CONFIGURATION, InvalidEntry, decode_group
+from store.raft.entries import CONFIGURATION, InvalidEntry
 from store.raft.gathering import Gathering
 from store.raft.interface import (
-    Applied,
     Member,
     MembershipError,
     MembershipReason,
@@ -47,9 +47,10 @@ from store.raft.interface import (
     StateMachine,
 )
 from store.raft.journal import Journal
+from store.raft.members import check_members, find_id, newcomer
 from store.raft.members import member_id as id_of
 from store.raft.membership import Changes, Seen, Wish
-from store.raft.proposals import MAX_COMMAND_BYTES, Proposal, Proposals, Taken
+from store.raft.proposals import MAX_COMMAND_BYTES, Proposals, Taken
 from store.raft.reads import Reader, Reads
 from store.raft.segments import CorruptJournal
 from store.raft.snapshots import Header
@@ -58,8 +59,6 @@ from store.raft.transport import TlsTransport, Transport
 
 log = logging.getLogger(__name__)
 
-# An entry takes up the turn as so many commands as it has times so many bytes, if that is more than it has.
-_BYTES_AS_A_COMMAND = 512
 _EXPIRE_SECONDS = 0.25
 # How long news of what is committed waits for entries to go with them, while no other member has asked for it.
 _NEWS_SECONDS = 0.004
@@ -94,7 +93,7 @@ class RaftNode:
         self._reads = Reads(config.name, self._send, patience=5 * config.heartbeat_interval)
         self._changes = Changes(config.name, config.cluster_name, self._send, config.election_timeout_max)
         self._handlers: list[Callable[[bool], None]] = []
-        self._machine: StateMachine | None = None
+        self._applying: Applying | None = None
         self._directory: DataDir | None = None
         self._raft: HardenedRaft | None = None
         self._disk: DiskWriter | None = None
@@ -112,14 +111,8 @@ class RaftNode:
         self._deposed = asyncio.Event()
         self._heard = asyncio.Event()
         self._running = False
-        self._applied_any = False
-        self._command_index = 0
-        # The leader's clock in the last entry that was applied.
-        self._now_ms = 0
         self._next_expiry = 0.0
-        self._counters = dict.fromkeys(
-            ("proposals", "groups", "commands_applied", "entries_applied", "forwarded", "reads"), 0.0
-        )
+        self._counters = dict.fromkeys(("proposals", "groups", "forwarded", "reads"), 0.0)
         self._failure: asyncio.Future[None] | None = None
         # Each append of a leader that a hanging disk keeps this member from following would be said.
         self._seldom = Seldom(self._clock.monotonic)
@@ -129,14 +122,14 @@ class RaftNode:
 
     async def start(self, machine: StateMachine) -> None:
         """Lock and read the data directory, listen, and take part; see `Raft.start`."""
-        self._check_config()
+        check_members(self._config)
         overrides.check(HardenedRaft)
         failpoints.from_environment(os.environ)
         self._loop = asyncio.get_running_loop()
         self._failure = self._loop.create_future()
         # Looked at here, so that a failure nobody waits for is no warning at exit; it is logged when it happens.
         self._failure.add_done_callback(lambda future: future.cancelled() or future.exception())
-        self._machine = machine
+        self._applying = Applying(machine, self._proposals)
         own = self._config
         self._changes.heard(own.name, Seen(0, own.peer_address, own.client_address))
         identity = Identity(self._config.cluster_name, self._config.name)
@@ -154,7 +147,7 @@ class RaftNode:
                 self._configurations = Configurations(initial(self._config), entries=journal.configurations)
             else:
                 self._configurations = Configurations(header.configuration, header.index, journal.configurations)
-            self._id = await asyncio.to_thread(self._find_id, directory)
+            self._id = await asyncio.to_thread(find_id, self._config, directory)
             self._raft = HardenedRaft(
                 self._config.name, self._configurations, timing, journal, directory, self._transport, self
             )
@@ -287,7 +280,7 @@ class RaftNode:
     def status(self) -> RaftStatus:
         """What this member knows now; indices are those of log entries."""
         current = self._configurations.current
-        member = current.with_id(self._id) or self._unknown_member()
+        member = current.with_id(self._id) or newcomer(self._config)
         raft = self._raft
         if raft is None:
             return RaftStatus(member, None, 0, 0, 0, 0, current.members)
@@ -340,6 +333,8 @@ class RaftNode:
         """Counters and gauges by name."""
         found = dict(self._counters)
         found["read_rounds"] = self._reads.rounds
+        if self._applying is not None:
+            found |= self._applying.metrics()
         if self._raft is not None and self._disk is not None:
             journal = self._raft.journal
             found |= {
@@ -414,9 +409,8 @@ class RaftNode:
         disk.pump()
         if timely:
             self._look_after(raft, now)
-        if self._applied_any:
-            self._applied_any = False
-            self._guarded("caught_up", self._caught_up)
+        if self._applying is not None:
+            self._applying.caught_up()
 
     @property
     def _awaiting_leader(self) -> bool:
@@ -456,7 +450,8 @@ class RaftNode:
 
     def apply(self, index: int, term: int, entry: bytes) -> int:
         """Apply a committed entry's commands."""
-        self._counters["entries_applied"] += 1
+        assert self._applying is not None  # noqa: S101 - set by start
+        self._applying.counted()
         if self._snapshots is not None:
             self._snapshots.applied(len(entry))
         self._proposals.entry_applied(term)
@@ -464,27 +459,13 @@ class RaftNode:
             self._configuration_committed(index, entry)
             return 1
         try:
-            group = decode_group(entry)
+            work, awaited = self._applying.entry(term, entry)
         except InvalidEntry as error:
             self._fail(StartupError(f"entry {index} was written by another version: {error}"))
             return 1
-        if group is None:
-            return 1
-        now_ms, runs = group
-        self._now_ms = max(self._now_ms, now_ms)
-        count = 0
-        for run in runs:
-            if run.origin != self._proposals.origin and self._raft is not None:
-                # The member that proposed it waits to apply it.
-                self._raft.news_awaited = True
-            for command, proposal in zip(run.commands, self._proposals.claim(run), strict=True):
-                self._command_index += 1
-                count += 1
-                self._apply_command(command, Applied(self._command_index, term, now_ms), proposal)
-        self._counters["commands_applied"] += count
-        self._applied_any = True
-        # A command may be a batch of transactions: what it takes goes by its bytes.
-        return max(count, len(entry) // _BYTES_AS_A_COMMAND)
+        if awaited and self._raft is not None:
+            self._raft.news_awaited = True
+        return work
 
     def next_group(self, term: int, not_before_ms: int, least_bytes: int) -> tuple[int, bytes] | None:
         """The next entry to append as the leader."""
@@ -556,16 +537,6 @@ class RaftNode:
         log.info("%s is a member with the id %x", own.name, own.id)
         self.configured()
 
-    def _find_id(self, directory: DataDir) -> int:
-        """This member's id: as kept, or as the file's members have it; 0 for a member that joins."""
-        own = directory.load_id()
-        if not own:
-            member = initial(self._config).named(self._config.name)
-            if member is not None:
-                own = member.id
-                directory.save_id(own)
-        return own
-
     def _removed(self) -> None:
         config = self._config
         own = self._configurations.current.with_id(self._id)
@@ -583,12 +554,14 @@ class RaftNode:
 
     def position(self) -> Position:
         """What a snapshot of the present state must tell."""
-        applied = self._raft.applied_index if self._raft is not None else 0
-        return Position(self._command_index, self._now_ms, self._configurations.as_of(applied))
+        assert self._applying is not None  # noqa: S101 - set by start
+        index = self._raft.applied_index if self._raft is not None else 0
+        return Position(self._applying.command_index, self._applying.now_ms, self._configurations.as_of(index))
 
     def restored(self, header: Header) -> None:
         """The state is a snapshot's: go on counting where it ends."""
-        self._command_index, self._now_ms = header.command_index, header.now_ms
+        if self._applying is not None:
+            self._applying.restored(header)
         self._proposals.fail_sent("the state has moved on by a snapshot; the command may be part of it")
 
     def snapshot_failed(self, error: Exception) -> None:
@@ -764,30 +737,6 @@ class RaftNode:
             raft.end_transfer()
         return self._running and raft.leader == target
 
-    def _unknown_member(self) -> Member:
-        """What this member says of itself before the log names it."""
-        config = self._config
-        own = id_of(config.cluster_name, config.name)
-        return Member(own, config.name, config.peer_address, config.client_address, learner=True)
-
-    def _apply_command(self, command: bytes, applied: Applied, proposal: Proposal | None) -> None:
-        assert self._machine is not None  # noqa: S101 - set by start
-        waiting = proposal is not None and not proposal.future.done()
-        try:
-            result = self._machine.apply(command, applied)
-        except Exception as error:
-            # The machine's contract forbids it; the command counts as applied everywhere all the same.
-            log.critical("the state machine raised at command %d", applied.index, exc_info=True)
-            if proposal is not None and waiting:
-                proposal.future.set_exception(error)
-            return
-        if proposal is not None and waiting:
-            proposal.future.set_result(result)
-
-    def _caught_up(self) -> None:
-        if self._machine is not None:
-            self._machine.caught_up()
-
     def _guarded(self, what: str, call: Callable[..., None], *arguments: object) -> None:
         try:
             call(*arguments)
@@ -815,14 +764,3 @@ class RaftNode:
         self._proposals.fail(reason)
         self._reads.fail(reason)
         self._changes.fail(reason)
-
-    def _check_config(self) -> None:
-        config = self._config
-        if config.members.get(config.name) != config.peer_address:
-            raise StartupError(
-                f"store configuration: members must name this member: {config.name}: {config.peer_address} "
-                f"(it says {config.members.get(config.name)})"
-            )
-        ids = {id_of(config.cluster_name, name) for name in config.members}
-        if len(ids) != len(config.members):
-            raise StartupError("store configuration: two members have the same id; rename one of them")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from store.raft.applying import Applying
 from store.raft.entries import Run, encode_group
 from store.raft.interface import Applied, Loading
-from tests.unit.store.raft.nodes import unstarted_node
+from store.raft.proposals import Proposals
 
 
 class Counter:
@@ -31,11 +32,13 @@ class Counter:
 
 def cost(*commands: bytes) -> int:
     """What an entry of these commands takes of a turn."""
-    node = unstarted_node()
-    machine = node._machine = Counter()
-    found = node.apply(2, 1, encode_group(1000, [Run(1, 1, commands)]))
-    assert machine.applied == len(commands)
-    return found
+    machine = Counter()
+    applying = Applying(machine, Proposals(2, lambda taken: None))
+    work, awaited = applying.entry(1, encode_group(1000, [Run(1, 1, commands)]))
+    assert (machine.applied, applying.command_index, applying.now_ms) == (len(commands), len(commands), 1000)
+    # Another member proposed them.
+    assert awaited
+    return work
 
 
 def test_small_commands_count_by_their_number() -> None:

@@ -1,0 +1,89 @@
+"""The state machine, and how far it has come: committed entries become commands, and their results answers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from store.raft.entries import decode_group
+from store.raft.interface import Applied, StateMachine
+from store.raft.proposals import Proposal, Proposals
+from store.raft.snapshots import Header
+
+log = logging.getLogger(__name__)
+
+# An entry takes up the turn as so many commands as it has times so many bytes, if that is more than it has.
+_BYTES_AS_A_COMMAND = 512
+
+
+class Applying:
+    """Feeds one machine, and tells the proposals of this member's callers what came of them."""
+
+    def __init__(self, machine: StateMachine, proposals: Proposals) -> None:
+        self._machine = machine
+        self._proposals = proposals
+        self._commands_applied = self._entries_applied = 0
+        # Whether the machine has to be told that nothing more is to be applied for now.
+        self._any = False
+        # Of the last command that was applied: its number, and the leader's clock in its entry.
+        self.command_index = 0
+        self.now_ms = 0
+
+    def entry(self, term: int, entry: bytes) -> tuple[int, bool]:
+        """Apply an entry that is no configuration: how much work it was, in commands; whether another member waits.
+
+        Raises:
+            InvalidEntry: another version wrote it; nothing of it was applied.
+        """
+        group = decode_group(entry)
+        if group is None:
+            return 1, False
+        now_ms, runs = group
+        self.now_ms = max(self.now_ms, now_ms)
+        count, awaited = 0, False
+        for run in runs:
+            # The member that proposed it waits to apply it.
+            awaited = awaited or run.origin != self._proposals.origin
+            for command, proposal in zip(run.commands, self._proposals.claim(run), strict=True):
+                self.command_index += 1
+                count += 1
+                self._command(command, Applied(self.command_index, term, now_ms), proposal)
+        self._commands_applied += count
+        self._any = True
+        # A command may be a batch of transactions: what it takes goes by its bytes.
+        return max(count, len(entry) // _BYTES_AS_A_COMMAND), awaited
+
+    def counted(self) -> None:
+        """One more entry, of whatever kind."""
+        self._entries_applied += 1
+
+    def caught_up(self) -> None:
+        """Tell the machine, if anything was applied, that nothing more is committed yet."""
+        if not self._any:
+            return
+        self._any = False
+        try:
+            self._machine.caught_up()
+        except Exception:
+            log.exception("the state machine raised when it had caught up")
+
+    def restored(self, header: Header) -> None:
+        """The state is a snapshot's: go on counting where it ends."""
+        self.command_index, self.now_ms = header.command_index, header.now_ms
+
+    def metrics(self) -> Mapping[str, float]:
+        """Counters by name."""
+        return {"commands_applied": self._commands_applied, "entries_applied": self._entries_applied}
+
+    def _command(self, command: bytes, applied: Applied, proposal: Proposal | None) -> None:
+        waiting = proposal is not None and not proposal.future.done()
+        try:
+            result = self._machine.apply(command, applied)
+        except Exception as error:
+            # The machine's contract forbids it; the command counts as applied everywhere all the same.
+            log.critical("the state machine raised at command %d", applied.index, exc_info=True)
+            if proposal is not None and waiting:
+                proposal.future.set_exception(error)
+            return
+        if proposal is not None and waiting:
+            proposal.future.set_result(result)

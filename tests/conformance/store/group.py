@@ -187,7 +187,7 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 
 @contextlib.contextmanager
-def three_members(folder: Path) -> Iterator[Group]:
+def three_members(folder: Path, quota_bytes: int = QUOTA) -> Iterator[Group]:
     """A group that serves."""
     certificates = Certificates(folder)
     peers = {name: f"{HOST}:{free_port()}" for name in NAMES}
@@ -201,7 +201,7 @@ def three_members(folder: Path) -> Iterator[Group]:
             members=peers,
             clients=clients,
             tls=certificates.member(name),
-            quota_bytes=QUOTA,
+            quota_bytes=quota_bytes,
         )
         for name in NAMES
     }

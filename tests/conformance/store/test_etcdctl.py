@@ -1,4 +1,4 @@
-"""Debian's etcdctl 3.4 against three real members: every command that issue 3 names."""
+"""Debian's etcdctl 3.4 against three real members: every command that people have for a store but `check perf`."""
 
 from __future__ import annotations
 

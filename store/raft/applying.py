@@ -24,7 +24,7 @@ class Applying:
         self._proposals = proposals
         self._commands_applied = self._entries_applied = 0
         # Whether the machine has to be told that nothing more is to be applied for now.
-        self._any = False
+        self._applied_any = False
         # Of the last command that was applied: its number, and the leader's clock in its entry.
         self.command_index = 0
         self.now_ms = 0
@@ -49,7 +49,7 @@ class Applying:
                 count += 1
                 self._command(command, Applied(self.command_index, term, now_ms), proposal)
         self._commands_applied += count
-        self._any = True
+        self._applied_any = True
         # A command may be a batch of transactions: what it takes goes by its bytes.
         return max(count, len(entry) // _BYTES_AS_A_COMMAND), awaited
 
@@ -59,9 +59,9 @@ class Applying:
 
     def caught_up(self) -> None:
         """Tell the machine, if anything was applied, that nothing more is committed yet."""
-        if not self._any:
+        if not self._applied_any:
             return
-        self._any = False
+        self._applied_any = False
         try:
             self._machine.caught_up()
         except Exception:

@@ -136,13 +136,12 @@ def check_files(cert: Path, key: Path, ca: Path, now: datetime) -> Identity:
         StartupError: naming the file and what is wrong with it.
     """
     pair = load_pair(cert, key)
-    try:
-        authority = x509.load_pem_x509_certificate(ca.read_bytes())
-    except OSError as error:
-        raise StartupError(f"cannot read {ca}: {error.strerror}") from error
-    except ValueError as error:
-        raise StartupError(f"{ca} is not a PEM certificate: {error}") from error
-    for name, one in ((cert, pair.cert), (ca, authority)):
+    # Two, while one authority takes the place of another.
+    authorities = _load_authorities(ca)
+    by = [one for one in authorities if _issued(one, pair.cert)]
+    if not by:
+        raise StartupError(f"the certificate {cert} was not issued by the authority in {ca}")
+    for name, one in ((cert, pair.cert), (ca, by[0])):
         if one.not_valid_after_utc <= now:
             raise StartupError(
                 f"the certificate {name} expired at {one.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; issue a new one"
@@ -152,10 +151,6 @@ def check_files(cert: Path, key: Path, ca: Path, now: datetime) -> Identity:
                 f"the certificate {name} is valid only from {one.not_valid_before_utc:%Y-%m-%d %H:%M} UTC on; "
                 "is this host's clock right?"
             )
-    try:
-        pair.cert.verify_directly_issued_by(authority)
-    except Exception as error:
-        raise StartupError(f"the certificate {cert} was not issued by the authority in {ca}") from error
     return identity_of(pair.cert)
 
 
@@ -209,6 +204,23 @@ def write_private(path: Path, data: bytes) -> None:
 def utc_now() -> datetime:
     """The wall clock; for command-line tools, which have no clock passed in."""
     return datetime.now(UTC)
+
+
+def _load_authorities(path: Path) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())
+    except OSError as error:
+        raise StartupError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise StartupError(f"{path} is not a PEM certificate: {error}") from error
+
+
+def _issued(authority: x509.Certificate, cert: x509.Certificate) -> bool:
+    try:
+        cert.verify_directly_issued_by(authority)
+    except Exception:  # the library raises what its backend does, and each means no
+        return False
+    return True
 
 
 def _builder(

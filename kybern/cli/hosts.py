@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 from kybern import pki
 from kybern.cli import files as on_disk
@@ -26,6 +27,9 @@ from kybern.cli.cluster import (
 from kybern.cli.errors import CliError
 from kybern.cli.files import CLUSTER, Manifest
 from kybern.cli.issuing import Authorities, Files, admin_files, master_files, new_authorities, node_files
+from kybern.config.loading import load
+from kybern.config.models import NodeConfig, StoreConfig
+from kybern.daemon import StartupError
 
 LIFETIME = timedelta(days=365)
 
@@ -107,6 +111,41 @@ def join_node(bundle: Path, layout: Layout, options: NodeOptions, *, force: bool
     return manifest
 
 
+def renew(folder: Path, now: datetime) -> list[str]:
+    """Issue this host's own certificates anew; which files were written. The running daemons take them up themselves.
+
+    Raises:
+        CliError: when this host cannot issue, or is no part of a cluster.
+    """
+    file, authorities = on_disk.read_cluster(folder), load_authorities(folder)
+    files: Files = {}
+    if (store := _configured(folder / "store.yaml", StoreConfig)) is not None:
+        files |= master_files(file, store.name, authorities, now, LIFETIME)
+    if (node := _configured(folder / "node.yaml", NodeConfig)) is not None:
+        files |= node_files(node.name, node.address, authorities.api, now, LIFETIME)
+    if (folder / "admin.kubeconfig").exists():
+        files |= admin_files(file, authorities.api, now, LIFETIME)
+    return _replace_certificates(folder, files)
+
+
+def renew_from(folder: Path, bundle: Path) -> list[str]:
+    """Take this host's certificates, and nothing else, from a bundle that was issued anew; which files were written.
+
+    Raises:
+        CliError: when the bundle is another host's or another cluster's.
+    """
+    manifest, files = on_disk.unpack(bundle)
+    config = (
+        _configured(folder / "store.yaml", StoreConfig)
+        if manifest.kind == "master"
+        else _configured(folder / "node.yaml", NodeConfig)
+    )
+    if config is None or config.name != manifest.name:
+        is_one = f"the {manifest.kind} {config.name}" if config is not None else f"no {manifest.kind}"
+        raise CliError(f"{bundle} was issued for the {manifest.kind} {manifest.name}; this host is {is_one}")
+    return _replace_certificates(folder, files)
+
+
 def load_authorities(folder: Path) -> Authorities:
     """The keys that certificates are issued with.
 
@@ -161,6 +200,32 @@ def _master_configuration(file: ClusterFile, name: str, layout: Layout) -> Files
         "master.yaml": master_config(file, name, layout),
     }
     return {path: on_disk.configuration(config) for path, config in configs.items()}
+
+
+_Config = TypeVar("_Config", StoreConfig, NodeConfig)
+
+
+def _configured(path: Path, kind: type[_Config]) -> _Config | None:
+    """A daemon's configuration; None when this host does not run it."""
+    if not path.exists():
+        return None
+    try:
+        return load(path, kind)
+    except StartupError as error:
+        raise CliError(str(error)) from error
+
+
+def _replace_certificates(folder: Path, files: Files) -> list[str]:
+    """Write what was issued; authorities and the key of tokens stay as they are, and must be the same."""
+    for name in ("pki/ca.crt", "pki/store-ca.crt", "pki/service-account.key"):
+        if name in files and not _reads_as(folder / name, files[name]):
+            raise CliError(
+                f"{folder / name} is not that of whoever issued these certificates; nothing was written",
+                "a host that is to belong to another cluster joins it: `kybern join --force`",
+            )
+        files.pop(name, None)
+    on_disk.write(folder, files, force=True)
+    return sorted(files)
 
 
 def _reads_as(path: Path, data: bytes) -> bool:

@@ -27,7 +27,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 join = typer.Typer(help="Make this host part of a cluster, with a bundle of `kybern certs`.", no_args_is_help=True)
-certs = typer.Typer(help="Issue bundles (certificates and settings) for further hosts.", no_args_is_help=True)
+certs = typer.Typer(
+    help="Issue bundles (certificates and settings) for further hosts, and renew certificates.", no_args_is_help=True
+)
 app.add_typer(join, name="join")
 app.add_typer(certs, name="certs")
 app.add_typer(store, name="store")
@@ -120,6 +122,27 @@ def certs_node(
     """Issue the bundle of a node."""
     _write_bundle(out, hosts.node_bundle(folder.absolute(), name, address, utc_now()), force=force)
     _say(f"{out}: bring it to {name} by a safe way, and there: kybern join node --bundle {out.name}")
+
+
+@certs.command("renew")
+def certs_renew(
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", help="Bundle that was issued anew for this host, where this host cannot issue."),
+    ] = None,
+    folder: FolderOption = ETC,
+) -> None:
+    """Renew this host's certificates; daemons that run take them up by themselves.
+
+    On a host that has the authorities' keys they are issued here. For any other, issue a bundle there again, as when it
+    joined (kybern certs master, kybern certs node), bring it over, and here: kybern certs renew --bundle FILE.
+    """
+    folder = folder.absolute()
+    written = hosts.renew(folder, utc_now()) if bundle is None else hosts.renew_from(folder, bundle)
+    for name in written:
+        _say(f"{folder / name}: renewed")
+    if "admin.kubeconfig" in written:
+        _say(f"Copies of {folder / 'admin.kubeconfig'} must be made again before the old certificate ends.")
 
 
 @join.command("master")

@@ -8,6 +8,7 @@ their effect, and whoever sends them again reaches another master. Watches end w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import random
@@ -31,11 +32,13 @@ from kybern.client.interface import (
     WriteOptions,
 )
 from kybern.config.models import Tls
+from kybern.daemon import StartupError
 from kybern.pb.v1 import objects_pb2 as pb
 from kybern.pb.v1 import objects_pb2_grpc
 from kybern.rpc.credentials import open_channel
 from kybern.rpc.errors import from_rpc
 from kybern.rpc.objects import json_object, resource_message
+from kybern.tls import stamp
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +78,7 @@ class _Master:
 
     def __init__(self, address: str, tls: Tls) -> None:
         self.address = address
+        self.stamp = stamp(tls)
         self.channel = open_channel(address, tls, _OPTIONS)
         self.stub: objects_pb2_grpc.ObjectsAsyncStub = objects_pb2_grpc.ObjectsStub(self.channel)
         # Loop time until which others are preferred.
@@ -122,6 +126,7 @@ class _Masters:
                         return found
                     await _any_change(states)
         except TimeoutError:
+            await self._renew()
             raise errors.unavailable(f"no API server can be reached ({', '.join(self._addresses)})") from None
 
     async def wait(self) -> _Master:
@@ -142,6 +147,15 @@ class _Masters:
                 self._away = False
                 log.info("the API server %s is reached again", found.address)
             return found
+
+    async def _renew(self) -> None:
+        """Begin connections anew that are none and whose certificate was exchanged: gRPC goes on with the old one."""
+        now = stamp(self._tls)
+        old = [m for m in self._masters if m.stamp != now and m.state() is not grpc.ChannelConnectivity.READY]
+        with contextlib.suppress(StartupError):  # in the middle of an exchange: again after the next attempt
+            self._masters = [_Master(m.address, self._tls) if m in old else m for m in self._masters]
+            for master in old:
+                await master.channel.close()
 
     def _next(self, states: _States) -> _Master | None:
         now = asyncio.get_running_loop().time()

@@ -11,6 +11,7 @@ import grpc.aio
 from kybern.config.models import Tls
 from kybern.daemon import StartupError
 from kybern.pki import Identity, identity_of_pem
+from kybern.tls import Renewed, client_context
 
 # Detect a peer that is cut off or stopped: its kernel may still acknowledge, so HTTP/2 pings must be answered.
 KEEPALIVE_OPTIONS: list[tuple[str, int]] = [
@@ -35,11 +36,35 @@ RECONNECT_OPTIONS: list[tuple[str, int]] = [
 def server_credentials(tls: Tls) -> grpc.ServerCredentials:
     """Credentials of a server that demands a certificate of its authority from every client.
 
+    They are read again when the files were exchanged: `kybern.tls.Renewed`.
+
     Raises:
-        StartupError: when a file cannot be read.
+        StartupError: when a file cannot be read, or is not what it should be.
     """
-    key, cert, ca = _read(tls)
-    return grpc.ssl_server_credentials([(key, cert)], root_certificates=ca, require_client_auth=True)
+
+    def make() -> grpc.ServerCertificateConfiguration:
+        # gRPC takes everything here and complains in each handshake.
+        client_context(tls)
+        key, cert, ca = _read(tls)
+        return grpc.ssl_server_certificate_configuration([(key, cert)], root_certificates=ca)
+
+    renewed = Renewed(tls, make)
+    given = renewed.get()
+
+    def newer() -> grpc.ServerCertificateConfiguration | None:
+        """Asked before each handshake, by one of gRPC's threads; None: as before."""
+        nonlocal given
+        newest = renewed.get()
+        if newest is given:
+            return None
+        given = newest
+        return newest
+
+    return grpc.dynamic_ssl_server_credentials(
+        given,
+        newer,  # type: ignore[arg-type] # the stubs do not know that None is an answer
+        require_client_authentication=True,
+    )
 
 
 def channel_credentials(tls: Tls) -> grpc.ChannelCredentials:

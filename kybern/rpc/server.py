@@ -17,6 +17,8 @@ from kybern.rpc.admission import Admit, GenericServices
 from kybern.rpc.credentials import KEEPALIVE_OPTIONS, server_credentials
 from kybern.rpc.gone import expect_clients_to_go
 
+HANDSHAKE_SECONDS = 10
+
 
 class RpcServer:
     """A grpc.aio server with health and reflection; add servicers to `services` or handlers to `grpc`, then `start`."""
@@ -42,6 +44,8 @@ class RpcServer:
                 ("grpc.max_receive_message_length", max_message),
                 # Two servers on one port must be an error, not a lottery.
                 ("grpc.so_reuseport", 0),
+                # Who has shown no certificate by then gets no descriptor any longer; gRPC's default is two minutes.
+                ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS * 1000),
                 *options,
             ],
         )

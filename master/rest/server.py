@@ -7,9 +7,10 @@ import ssl
 from collections.abc import Callable
 
 from kybern.clock import Clock, SystemClock
-from kybern.config.models import MasterConfig, Tls
+from kybern.config.models import MasterConfig
 from kybern.daemon import StartupError
 from kybern.rpc.server import check_address
+from kybern.tls import server_context
 from master.apiserver.interface import Authenticator, Handlers
 from master.rest.connection import HttpServer, Sessions
 from master.rest.documents import ApiDocuments
@@ -73,7 +74,10 @@ class RestServer:
         Raises:
             StartupError: when the address cannot be listened on, or a file of the certificate cannot be used.
         """
-        context = tls_context(self._config.tls)
+        # A client certificate is asked for and need not be shown; one that is shown must be good.
+        context = server_context(
+            self._config.tls, verify=ssl.CERT_OPTIONAL, minimum=ssl.TLSVersion.TLSv1_2, protocols=["http/1.1"]
+        )
         check_address(self.address)
         host, _, port = self.address.rpartition(":")
         self._http = HttpServer(self._handle, most_body=MOST_BODY, keepalive=_KEEPALIVE_SECONDS)
@@ -101,28 +105,3 @@ class RestServer:
         await self._nodes.close()
         if self._listener is not None:
             await self._listener.wait_closed()
-
-
-def tls_context(tls: Tls) -> ssl.SSLContext:
-    """TLS of a server that asks for a client certificate and does without; one that is shown must be good.
-
-    Raises:
-        StartupError: when a file cannot be read or used.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.verify_mode = ssl.CERT_OPTIONAL
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(tls.cert, tls.key)
-    except ssl.SSLError as error:
-        raise StartupError(f"{tls.cert} and {tls.key} are not a certificate with its key: {error.reason}") from error
-    except OSError as error:
-        raise StartupError(f"cannot read {tls.cert} or {tls.key}: {error.strerror}") from error
-    try:
-        context.load_verify_locations(tls.ca)
-    except ssl.SSLError as error:
-        raise StartupError(f"{tls.ca} is not a PEM certificate: {error.reason}") from error
-    except OSError as error:
-        raise StartupError(f"cannot read {tls.ca}: {error.strerror}") from error
-    return context

@@ -11,17 +11,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from kybern.backoff import Backoff
 from kybern.clock import Clock
-from kybern.config.models import StoreConfig, Tls
+from kybern.config.models import StoreConfig
 from kybern.daemon import StartupError
 from kybern.logs import Seldom
 from kybern.pki import Identity, check_files
+from kybern.tls import client_context, server_context
 from store.raft.configuration import FIRST_GROUP, Configuration
 from store.raft.connection import GROUP_MEMBERS, Connection
 from store.raft.messages import PROTOCOL, Hello, Message, Removed
@@ -122,12 +122,12 @@ class TlsTransport:
         """
         self._listener = listener
         self._check_certificate()
-        server_context, _ = _contexts(self._config.tls)
+        context = server_context(self._config.tls, clock=self._clock)
         host, port = _split(self._config.peer_address)
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(
-                self._connection, host, port, ssl=server_context, ssl_handshake_timeout=_DIAL_TIMEOUT
+                self._connection, host, port, ssl=context, ssl_handshake_timeout=_DIAL_TIMEOUT
             )
         except OSError as error:
             raise StartupError(
@@ -346,7 +346,7 @@ class TlsTransport:
             await self._until_missed(peer)
             try:
                 # Read again each time: certificates are renewed while the member runs.
-                _, context = _contexts(self._config.tls)
+                context = client_context(self._config.tls)
                 async with asyncio.timeout(_DIAL_TIMEOUT):
                     _, connection = await loop.create_connection(
                         lambda: self._connection(peer), host, port, ssl=context
@@ -373,24 +373,6 @@ class TlsTransport:
                     connection.ping(self._ping_after)
                 if now - connection.heard > self._dead_after:
                     connection.close(f"nothing came for {now - connection.heard:.1f} s")
-
-
-def _contexts(tls: Tls) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Contexts for listening and for dialling; both demand a certificate of the store's authority."""
-    contexts = []
-    for protocol in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT):
-        context = ssl.SSLContext(protocol)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        # The name in the certificate is the member's, not its host's: `accepts` compares it.
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_REQUIRED
-        try:
-            context.load_cert_chain(tls.cert, tls.key)
-            context.load_verify_locations(tls.ca)
-        except (OSError, ssl.SSLError) as error:
-            raise StartupError(f"cannot use the certificate files {tls.cert}, {tls.key}, {tls.ca}: {error}") from error
-        contexts.append(context)
-    return contexts[0], contexts[1]
 
 
 def _split(address: str) -> tuple[str, int]:

@@ -5,7 +5,6 @@ As with all else, certificates of members and masters are served and no others.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -24,6 +23,7 @@ from kybern.config.models import Tls
 from kybern.daemon import StartupError
 from kybern.pki import identity_of_der
 from kybern.rpc.server import check_address
+from kybern.tls import server_context
 from store.server.core import Core, admitted
 from store.server.lag import LoopLag
 from store.watch.hub import WatchHub
@@ -113,7 +113,7 @@ class HttpServer:
         check_address(self._address)
         host, _, port = self._address.rpartition(":")
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host.strip("[]"), int(port), ssl_context=_context(self._tls))
+        site = web.TCPSite(self._runner, host.strip("[]"), int(port), ssl_context=server_context(self._tls))
         try:
             await site.start()
         except OSError as error:
@@ -152,15 +152,3 @@ async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     if not der or not admitted(identity_of_der(der)):
         raise web.HTTPForbidden(text="the certificate is neither a store member's nor a master's (O=)\n")
     return await handler(request)
-
-
-def _context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.verify_mode = ssl.CERT_REQUIRED
-    try:
-        context.load_cert_chain(tls.cert, tls.key)
-        context.load_verify_locations(tls.ca)
-    except (OSError, ssl.SSLError) as error:
-        raise StartupError(f"cannot use the certificate files {tls.cert}, {tls.key}, {tls.ca}: {error}") from error
-    return context

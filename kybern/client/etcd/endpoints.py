@@ -20,6 +20,7 @@ from kybern.config.models import Tls
 from kybern.daemon import StartupError
 from kybern.pb.etcd import kv_pb2
 from kybern.rpc.credentials import channel_credentials, open_channel
+from kybern.tls import Stamp, stamp
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ class Endpoint:
     def __init__(self, address: str, tls: Tls) -> None:
         self.address = address
         self._tls = tls
+        # What the certificate's files were when the connection was made.
+        self._stamp: Stamp = ()
         self._channel: grpc.aio.Channel | None = None
         self._users = 0
         self._monitor: asyncio.Task[None] | None = None
@@ -63,6 +66,7 @@ class Endpoint:
     def channel(self) -> grpc.aio.Channel:
         """The connection, made when it is first needed."""
         if self._channel is None:
+            self._stamp = stamp(self._tls)
             self._channel = open_channel(self.address, self._tls, _CHANNEL_OPTIONS)
         return self._channel
 
@@ -80,6 +84,9 @@ class Endpoint:
             raise EndpointFailed(self.address, str(error), sent=False) from error
         except (TimeoutError, grpc.aio.UsageError):
             # A usage error: somebody else found the member dead meanwhile and closed the connection.
+            if self._channel is not None and stamp(self._tls) != self._stamp:
+                # gRPC would go on trying with a certificate that may have expired.
+                self.fail()
             raise EndpointFailed(self.address, "no connection", sent=False) from None
 
     async def run(self, work: Awaitable[T]) -> T:

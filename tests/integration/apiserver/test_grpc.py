@@ -270,3 +270,27 @@ async def test_watches_that_find_no_master_wait_and_all_go_on_when_there_is_one(
         f"no API server can be reached ({address}); watches go on as soon as one is",
         f"the API server {address} is reached again",
     ]
+
+
+async def test_a_client_whose_certificate_was_exchanged_while_it_had_no_connection(
+    api: Api, certificates: Certificates, admin: Tls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kybern.client.grpc._CONNECT_TIMEOUT", 0.5)
+    address = free_address()
+    async with connected([address], admin) as client:
+        # From now on it tries to connect, with what it has.
+        with pytest.raises(StatusError):
+            await client.get(resources.NAMESPACES, "default")
+        (tmp_path / "new").mkdir()
+        new = Certificates(tmp_path / "new")
+        issued = new.issue("kubernetes-admin", "system:masters")
+        for mine, other in ((admin.key, issued.key), (admin.cert, issued.cert), (admin.ca, issued.ca)):
+            mine.write_bytes(other.read_bytes())
+        async with serving(api, new, address), asyncio.timeout(30):
+            while True:
+                try:
+                    await client.get(resources.NAMESPACES, "default")
+                except StatusError as error:
+                    assert error.reason is Reason.SERVICE_UNAVAILABLE
+                else:
+                    break

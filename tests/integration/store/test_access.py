@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +17,7 @@ from kybern.config.models import Tls
 from kybern.pb.etcd import kv_pb2, watch_pb2
 from kybern.pb.v1 import store_pipe_pb2
 from kybern.rpc.credentials import open_channel
+from kybern.rpc.server import HANDSHAKE_SECONDS
 from store.server.member import SERVICES
 from tests.integration.store.serving import Certificates, Endpoint
 
@@ -114,3 +117,14 @@ async def test_health_is_that_of_the_group(ours: Endpoint) -> None:
         watch = health.Watch(health_pb2.HealthCheckRequest(service="etcdserverpb.KV"))
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
         watch.cancel()
+
+
+async def test_who_connects_and_shows_nothing_is_not_kept(ours: Endpoint) -> None:
+    host, _, port = ours.address.rpartition(":")
+    silent, babbling = [await asyncio.open_connection(host, int(port)) for _ in range(2)]
+    babbling[1].write(b"\x16\x03\x01")
+    async with asyncio.timeout(2 * HANDSHAKE_SECONDS):
+        for reader, writer in (silent, babbling):
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+            writer.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import stat
 import tarfile
@@ -13,7 +14,7 @@ import yaml
 from kybern.cli.main import run
 from kybern.config.loading import load
 from kybern.config.models import DockerRuntime, MasterConfig, NodeConfig, StoreConfig
-from kybern.pki import check_files, utc_now
+from kybern.pki import check_files, identity_of_pem, utc_now
 
 
 def init(folder: Path, *more: str) -> int:
@@ -180,3 +181,76 @@ def test_wrong_usage_is_2_and_help_is_0(capsys: pytest.CaptureFixture[str]) -> N
     assert run(["init"]) == 2
     assert run(["init", "--help"]) == 0
     assert "--member" in capsys.readouterr().out
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def changed(folder: Path, before: dict[str, bytes]) -> list[str]:
+    return sorted(name for name, data in contents(folder).items() if before.get(name) != data)
+
+
+def test_a_first_master_that_is_a_node_too_renews_what_is_its_own(first: Path, tmp_path: Path) -> None:
+    bundle, where = tmp_path / "n1.tar", ["--dir", str(first)]
+    assert run(["certs", "node", "m1", "--address", "192.168.1.11", "--out", str(bundle), *where]) == 0
+    assert run(["join", "node", "--bundle", str(bundle), *where, "--data-dir", str(first / "data")]) == 0
+    before = contents(first)
+    assert run(["certs", "renew", *where]) == 0
+    pairs = [
+        f"pki/{n}.{e}"
+        for n in ("admin", "master", "master-client", "node", "store", "store-client")
+        for e in ("crt", "key")
+    ]
+    assert changed(first, before) == sorted([*pairs, "admin.kubeconfig"])
+    store, master = load(first / "store.yaml", StoreConfig), load(first / "master.yaml", MasterConfig)
+    node = load(first / "node.yaml", NodeConfig)
+    for tls in (store.tls, master.tls, master.store_tls, master.client_tls, node.tls):
+        was = identity_of_pem(before[str(tls.cert.relative_to(first))])
+        assert check_files(tls.cert, tls.key, tls.ca, utc_now()) == was
+    kubeconfig = yaml.safe_load((first / "admin.kubeconfig").read_text())
+    data = kubeconfig["users"][0]["user"]["client-certificate-data"]
+    assert base64.b64decode(data) == (first / "pki/admin.crt").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["master", "node"])
+def test_another_host_renews_from_a_bundle_that_is_issued_anew(first: Path, tmp_path: Path, kind: str) -> None:
+    bundle, other = tmp_path / "x.tar", tmp_path / "x"
+    issue = ["certs", kind, "m2", "--out", str(bundle), "--dir", str(first)]
+    issue += ["--address", "192.168.1.12"] if kind == "node" else []
+    assert run(issue) == 0
+    where = ["--bundle", str(bundle), "--dir", str(other)]
+    assert run(["join", kind, *where, "--data-dir", str(other / "data")]) == 0
+    before = contents(other)
+    assert run([*issue, "--force"]) == 0
+    assert run(["certs", "renew", *where]) == 0
+    names = ("master", "master-client", "store", "store-client") if kind == "master" else ("node",)
+    assert changed(other, before) == sorted(f"pki/{n}.{e}" for n in names for e in ("crt", "key"))
+
+
+def test_what_is_not_this_hosts_is_not_taken(first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stranger, bundle = tmp_path / "stranger", tmp_path / "x.tar"
+    assert init(stranger) == 0
+    assert run(["certs", "master", "m2", "--out", str(bundle), "--dir", str(first)]) == 0
+    before = contents(first)
+
+    def refused(*words: str) -> None:
+        capsys.readouterr()
+        assert run(["certs", "renew", "--bundle", str(bundle), "--dir", str(first)]) == 1
+        said = capsys.readouterr().err
+        assert all(word in said for word in words), said
+        assert contents(first) == before
+
+    refused("was issued for the master m2", "this host is the master m1")
+    assert (
+        run(["certs", "node", "n1", "--address", "192.168.1.9", "--out", str(bundle), "--dir", str(first), "--force"])
+        == 0
+    )
+    refused("was issued for the node n1", "this host is no node")
+    assert run(["certs", "master", "m1", "--out", str(bundle), "--dir", str(stranger), "--force"]) == 0
+    refused("is not that of whoever issued these certificates", "kybern join --force")
+    (first / "pki/ca.key").unlink()
+    before = contents(first)
+    assert run(["certs", "renew", "--dir", str(first)]) == 1
+    assert "cannot issue certificates" in capsys.readouterr().err
+    assert contents(first) == before

@@ -87,11 +87,15 @@ class Update(Frozen, array_like=True, tag="update"):
 
 
 class Publish(Frozen, array_like=True, tag="publish"):
-    """What a member says of itself when it comes: its certificate's name, and where its clients connect to."""
+    """What a member says of itself when it comes: its certificate's name, where its clients connect to, its directory.
+
+    The directory is that of the first time: who comes with another one has lost what it had acknowledged.
+    """
 
     id: int
     name: str
     client_address: str
+    directory_id: int = 0
 
 
 Change = Add | Promote | Remove | Update | Publish
@@ -124,7 +128,9 @@ def changed(before: Configuration, change: Change, new_id: int) -> tuple[Configu
             other = before.named(change.name)
             if other is not None and other.id != member.id:
                 raise MembershipError(MembershipReason.ID_EXISTS)
-            return _with(before, replace(member, name=change.name, client_address=change.client_address))
+            directory_id = member.directory_id or change.directory_id
+            said = replace(member, name=change.name, client_address=change.client_address, directory_id=directory_id)
+            return _with(before, said)
 
 
 def check_votes(before: Configuration, after: Configuration, active: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 lock            held with flock(2) while a process uses the directory
 identity.json   cluster and member that the directory belongs to
 id              the member's id in the group, from when the member knows it
+directory_id    a random number of this directory: another one holds nothing of what this one's member acknowledged
 vote            term and vote, replaced as a whole and fsynced each time
 log/            the journal's segments
 restoring       there while a restore writes all this: a member does not start with it
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import shutil
 import struct
 import zlib
@@ -165,14 +167,31 @@ class DataDir:
         Raises:
             StartupError: when the file is there and holds something else.
         """
-        file = self.path / "id"
+        return self._load_number("id")
+
+    def load_directory_id(self) -> int:
+        """The directory's own id; one from before there were such ids is given one.
+
+        Raises:
+            StartupError: when the file is there and holds something else.
+            OSError: when the disk does not take it.
+        """
+        found = self._load_number("directory_id")
+        if not found:
+            # It must fit into an int64, and never be the 0 that means none.
+            found = secrets.randbits(62) + 1
+            replace_durably(self.path / "directory_id", b"%d\n" % found)
+        return found
+
+    def _load_number(self, name: str) -> int:
+        file = self.path / name
         try:
             text = file.read_text("ascii")
             return int(text)
         except FileNotFoundError:
             return 0
         except (OSError, ValueError) as error:
-            raise StartupError(f"{file} does not hold a member's id: {error}") from error
+            raise StartupError(f"{file} does not hold a number: {error}") from error
 
     def save_id(self, member_id: int) -> None:
         """Keep the member's id.

@@ -61,6 +61,8 @@ class Member:
     client_address: str
     # Receives the log, but neither votes nor counts for a quorum.
     learner: bool = False
+    # Of the data directory that it came with first; 0 while it has not been heard of.
+    directory_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)

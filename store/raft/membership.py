@@ -7,6 +7,7 @@ fate is not known is not made again: its caller is told that nobody knows.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections import deque
@@ -118,6 +119,7 @@ class Seen:
     id: int
     peer_address: str
     client_address: str
+    directory_id: int = 0
 
 
 @dataclass(slots=True)
@@ -298,17 +300,25 @@ class Changes:
             # From now on the log says who belongs to the group, and no file.
             self._append(raft, before, None, None)
             return
-        changes: list[Change] = [*_published(before, self.seen), *_risen(before, raft)]
-        for change in changes:
+        # What members say of themselves is no vote more or less: all of it together.
+        after, told = before, _published(before, self.seen)
+        for said in told:
+            with contextlib.suppress(MembershipError):
+                after, _ = changed(after, said, 0)
+        if after != before:
+            self._append(raft, after, None, None)
+            return
+        risen = _risen(before, raft)
+        for promotion in risen:
             try:
-                after, member = changed(before, change, 0)
+                after, member = changed(before, promotion, 0)
                 check_votes(before, after, raft.active())
             except MembershipError as error:
-                log.debug("%s: %s", change, error)
+                log.debug("%s: %s", promotion, error)
                 continue
             self._append(raft, after, member, None)
             return
-        if not changes and not before.rising:
+        if not told and not risen and not before.rising:
             self._settled = before
 
     def _append(self, raft: Leadership, after: Configuration, member: Member | None, wish: Wish | None) -> None:
@@ -352,9 +362,12 @@ def _published(before: Configuration, seen: Mapping[str, Seen]) -> list[Publish]
         if member is None:
             # Somebody who was added by address comes for the first time; its certificate has its name.
             nameless = [m for m in before.members if not m.name and m.peer_address == said.peer_address]
-            found += [Publish(m.id, name, said.client_address) for m in nameless]
-        elif said.id in (0, member.id) and said.client_address and member.client_address != said.client_address:
-            found.append(Publish(member.id, name, said.client_address))
+            found += [Publish(m.id, name, said.client_address, said.directory_id) for m in nameless]
+        elif said.id in (0, member.id):
+            client_address = said.client_address or member.client_address
+            directory_id = member.directory_id or said.directory_id
+            if (client_address, directory_id) != (member.client_address, member.directory_id):
+                found.append(Publish(member.id, name, client_address, directory_id))
     return found
 
 

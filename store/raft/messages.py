@@ -42,6 +42,8 @@ class Hello(_Message, tag="hello"):
     client_address: str = ""
     # The sender's group (`Configuration.group`); empty while it joins and has heard of none.
     group: str = ""
+    # Of the sender's data directory.
+    directory_id: _Id = 0
 
 
 class Ping(_Message, tag="ping"):
@@ -152,6 +154,13 @@ class Removed(_Message, tag="removed"):
     id: _Id
 
 
+class OtherDirectory(_Message, tag="directory"):
+    """The member with this id belongs to the group with the data directory of that id; you came with another one."""
+
+    id: _Id
+    directory_id: _Id
+
+
 class SnapshotPart(_Message, tag="snapshot"):
     """Bytes of a leader's snapshot file from `offset` on; empty ones ask how far the follower is."""
 
@@ -190,6 +199,7 @@ Message = (
     | ChangeRequest
     | ChangeReply
     | Removed
+    | OtherDirectory
     | SnapshotPart
     | SnapshotReply
 )

@@ -18,7 +18,7 @@ from kybern.clock import Clock, SystemClock
 from kybern.config.models import StoreConfig
 from kybern.daemon import StartupError
 from kybern.logs import Seldom
-from store.raft import failpoints, messages, overrides
+from store.raft import excluded, failpoints, messages, overrides
 from store.raft.applying import Applying
 from store.raft.configuration import (
     Add,
@@ -66,10 +66,6 @@ _NEWS_SECONDS = 0.004
 _TRANSFER_SECONDS = 1.0
 
 
-class RemovedFromGroup(Exception):  # noqa: N818 - names what happened
-    """The group goes on without this member."""
-
-
 class RaftNode:
     """A member on PySyncObj, hardened. All methods are called on the loop that `start` ran on."""
 
@@ -87,7 +83,7 @@ class RaftNode:
         self._transport = transport(config, self._clock)
         self._timeout = request_timeout or 2 * config.election_timeout_max + 2.0
         self._configurations = Configurations(initial(config))
-        self._id = 0
+        self._id = self._directory_id = 0
         self._behind = True
         self._proposals = Proposals(secrets.randbits(63), self._refuse)
         self._reads = Reads(config.name, self._send, patience=5 * config.heartbeat_interval)
@@ -130,8 +126,6 @@ class RaftNode:
         # Looked at here, so that a failure nobody waits for is no warning at exit; it is logged when it happens.
         self._failure.add_done_callback(lambda future: future.cancelled() or future.exception())
         self._applying = Applying(machine, self._proposals)
-        own = self._config
-        self._changes.heard(own.name, Seen(0, own.peer_address, own.client_address))
         identity = Identity(self._config.cluster_name, self._config.name)
         directory = await asyncio.to_thread(DataDir.open, self._config.data_dir, identity)
         # A fraction of what may lie between two snapshots: only whole segments are ever removed.
@@ -148,6 +142,8 @@ class RaftNode:
             else:
                 self._configurations = Configurations(header.configuration, header.index, journal.configurations)
             self._id = await asyncio.to_thread(find_id, self._config, directory)
+            own, self._directory_id = self._config, await asyncio.to_thread(directory.load_directory_id)
+            self._changes.heard(own.name, Seen(0, own.peer_address, own.client_address, self._directory_id))
             self._raft = HardenedRaft(
                 self._config.name, self._configurations, timing, journal, directory, self._transport, self
             )
@@ -166,7 +162,7 @@ class RaftNode:
             self._snapshots.join(self._raft, self._disk, self._transport.send)
             self._directory = directory
             self._running = True
-            await self._transport.start(self)
+            await self._transport.start(self, self._directory_id)
         except (InvalidEntry, OSError) as error:
             self._running = False
             self._raft = None
@@ -228,7 +224,7 @@ class RaftNode:
             raise StartupError(
                 f"the data directory {self._config.data_dir} cannot be used: {error}", retry=True
             ) from error
-        except (CommittedConflict, CorruptJournal, RemovedFromGroup) as error:
+        except (CommittedConflict, CorruptJournal, excluded.Excluded) as error:
             raise StartupError(str(error)) from error
 
     # --- the contract
@@ -538,17 +534,10 @@ class RaftNode:
         self.configured()
 
     def _removed(self) -> None:
-        config = self._config
         own = self._configurations.current.with_id(self._id)
         if own is not None:
             self._changes.removed(own)
-        self._fail(
-            RemovedFromGroup(
-                f"{config.name} was removed from the store's group {config.cluster_name!r} and ends; to come back it "
-                f"has to be added again, and started with an empty data directory (now {config.data_dir}) and "
-                "initial_state: existing"
-            )
-        )
+        self._fail(excluded.removed(self._config))
 
     # --- what snapshots ask (snapshotting.Owner)
 
@@ -575,7 +564,7 @@ class RaftNode:
         if self._running and self._raft is not None:
             hello = self._transport.hello(peer)
             if hello is not None:
-                self._changes.heard(peer, Seen(hello.id, hello.peer_address, hello.client_address))
+                self._changes.heard(peer, Seen(hello.id, hello.peer_address, hello.client_address, hello.directory_id))
             self._raft.connected(peer)
             self.kick()
 
@@ -612,7 +601,7 @@ class RaftNode:
                 self._snapshots.on_part(peer, message)
             case messages.SnapshotReply() if self._snapshots is not None:
                 self._snapshots.on_reply(peer, message)
-            case messages.ChangeRequest() | messages.ChangeReply() | messages.Removed():
+            case messages.ChangeRequest() | messages.ChangeReply() | messages.Removed() | messages.OtherDirectory():
                 self._on_membership(peer, message)
             case messages.VoteRequest() if not self._configurations.current.group:
                 # It joins, and cannot tell whether the candidate is of the group that awaits it.
@@ -637,7 +626,9 @@ class RaftNode:
         return raft.may_advance() and (disk is None or not disk.writing)
 
     def _on_membership(
-        self, peer: str, message: messages.ChangeRequest | messages.ChangeReply | messages.Removed
+        self,
+        peer: str,
+        message: messages.ChangeRequest | messages.ChangeReply | messages.Removed | messages.OtherDirectory,
     ) -> None:
         match message:
             case messages.ChangeRequest():
@@ -647,6 +638,8 @@ class RaftNode:
                 self._changes.answered(peer, message)
             case messages.Removed() if message.id == self._id:
                 self._removed()
+            case messages.OtherDirectory() if message.id == self._id and message.directory_id != self._directory_id:
+                self._fail(excluded.lost_directory(self._config, peer))
 
     def _receive(self, raft: HardenedRaft, peer: str, message: messages.Message) -> None:
         try:

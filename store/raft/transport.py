@@ -22,9 +22,10 @@ from kybern.daemon import StartupError
 from kybern.logs import Seldom
 from kybern.pki import Identity, check_files
 from kybern.tls import client_context, server_context
-from store.raft.configuration import FIRST_GROUP, Configuration
+from store.raft.admittance import Admittance
+from store.raft.configuration import Configuration
 from store.raft.connection import GROUP_MEMBERS, Connection
-from store.raft.messages import PROTOCOL, Hello, Message, Removed
+from store.raft.messages import PROTOCOL, Hello, Message
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +55,12 @@ class Listener(Protocol):
 class Transport(Protocol):
     """What the node needs of a transport: messages may be lost, but none arrives twice."""
 
-    async def start(self, listener: Listener) -> None:
-        """Listen and dial. StartupError when the address or the certificates cannot be used."""
+    async def start(self, listener: Listener, directory_id: int) -> None:
+        """Listen and dial, with a data directory of this id.
+
+        Raises:
+            StartupError: when the address or the certificates cannot be used.
+        """
         ...
 
     async def stop(self) -> None:
@@ -94,14 +99,9 @@ class TlsTransport:
         self._config = config
         self._clock = clock
         self._now = clock.monotonic
-        # This member's id; 0 until it is known.
-        self._id = 0
-        self._behind = False
-        # Peer addresses by name, addresses of members whose names are not known yet, ids of those that are gone.
-        self._peers = {name: address for name, address in config.members.items() if name != config.name}
-        self._awaited: set[str] = set()
-        self._removed: set[int] = set()
-        self._group = "" if config.initial_state == "existing" else FIRST_GROUP
+        # This member's id, 0 until it is known, and that of its data directory.
+        self._id = self._directory_id = 0
+        self._admittance = Admittance(config)
         # Idle times in seconds: when to show that we are there, and when a silent peer is given up.
         self._ping_after = config.election_timeout_min / 2
         self._dead_after = 2 * config.election_timeout_max
@@ -114,13 +114,13 @@ class TlsTransport:
         self._endings = Seldom(clock.monotonic)
         self._stopped = False
 
-    async def start(self, listener: Listener) -> None:
+    async def start(self, listener: Listener, directory_id: int) -> None:
         """Listen on the peer address, dial the members that sort after this one.
 
         Raises:
             StartupError: when the address cannot be listened on or a certificate file cannot be used.
         """
-        self._listener = listener
+        self._listener, self._directory_id = listener, directory_id
         self._check_certificate()
         context = server_context(self._config.tls, clock=self._clock)
         host, port = _split(self._config.peer_address)
@@ -164,22 +164,11 @@ class TlsTransport:
 
     def configure(self, own_id: int, *configurations: Configuration, behind: bool = False) -> None:
         """Be connected with the members of any of these, and nobody else; while they have none, with the file's."""
-        self._id, self._behind = own_id, behind
-        members = [member for configuration in configurations for member in configuration.members]
-        if not members:
+        self._id = own_id
+        if not self._admittance.configure(configurations, behind=behind):
             return
-        own = self._config.name
-        self._group = configurations[-1].group
-        # Later ones count more: the last is the newest.
-        self._peers = {member.name: member.peer_address for member in members if member.name not in ("", own)}
-        self._awaited = {member.peer_address for member in members if not member.name}
-        self._removed = {member_id for configuration in configurations for member_id in configuration.removed}
-        self._removed -= {member.id for member in members}
         for name, connection in list(self._open.items()):
-            reason = self._of_another_group(connection.hello)
-            if reason is None and (self._was_removed(connection.hello) or not self._knows(connection.hello)):
-                reason = "it is not a member any more"
-            if reason is not None:
+            if (reason := self._admittance.parting(connection.hello)) is not None:
                 connection.part(reason)
                 del self._open[name]
                 self._notify(lambda listener, name=name: listener.on_disconnected(name))  # type: ignore[misc]
@@ -204,54 +193,11 @@ class TlsTransport:
 
     def accepts(self, identity: Identity, hello: Hello, expected: str) -> str | None:
         """Why a peer is not let in; None when it is."""
-        if GROUP_MEMBERS not in identity.groups:
-            return f"the certificate of {identity.name!r} is not a store member's (O={GROUP_MEMBERS})"
-        if identity.name != hello.name or hello.name == self._config.name:
-            return f"the certificate's {identity.name!r}, which calls itself {hello.name!r}, is not another member"
-        if expected and hello.name != expected:
-            return f"{hello.name} answers where {expected} was dialled"
-        if hello.cluster != self._config.cluster_name:
-            return f"{hello.name} belongs to the cluster {hello.cluster!r}, not {self._config.cluster_name!r}"
-        if hello.protocol != PROTOCOL:
-            return f"{hello.name} speaks protocol {hello.protocol}, this member {PROTOCOL}"
-        if (reason := self._of_another_group(hello)) is not None:
-            return reason
-        if self._was_removed(hello):
-            return f"{hello.name} was removed from the group"
-        if not self._knows(hello):
-            return f"the certificate's {identity.name!r} is not another member"
-        return None
+        return self._admittance.refusal(identity, hello, expected)
 
     def last_word(self, identity: Identity, hello: Hello) -> Message | None:
-        """What a peer that is not let in should know before the connection ends.
-
-        Nothing across groups: whoever recovered a group that was not lost must not end its members.
-        """
-        if self._of_another_group(hello) is not None:
-            return None
-        if GROUP_MEMBERS in identity.groups and identity.name == hello.name and self._was_removed(hello):
-            return Removed(hello.id)
-        return None
-
-    def _knows(self, hello: Hello) -> bool:
-        """Whether this is a member, or may be one: it comes from where one that has no name yet is awaited."""
-        if hello.name in self._peers or (not hello.id and hello.peer_address in self._awaited):
-            return True
-        return self._behind and hello.id != 0
-
-    def _of_another_group(self, hello: Hello) -> str | None:
-        """Why the peer has no part in this group, whoever it is; None when it may have one."""
-        if not hello.group or not self._group or hello.group == self._group:
-            return None
-        return (
-            f"{hello.name} is of another group of this cluster (one of them was restored or recovered): what it holds "
-            "is not this group's; a member that is to join has to be added, and started with an empty data directory "
-            "and initial_state: existing"
-        )
-
-    def _was_removed(self, hello: Hello) -> bool:
-        """Whether this is a member that was removed, its name perhaps given to another since."""
-        return hello.cluster == self._config.cluster_name and hello.id in self._removed
+        """What a peer that is not let in should know before the connection ends."""
+        return self._admittance.last_word(identity, hello)
 
     def opened(self, connection: Connection) -> None:
         """A peer is there; a second connection of the same peer takes the place of the first."""
@@ -303,7 +249,8 @@ class TlsTransport:
             self._id,
             config.peer_address,
             config.client_address,
-            self._group,
+            self._admittance.group,
+            self._directory_id,
         )
         return Connection(self, hello, self._now, expected)
 
@@ -311,10 +258,10 @@ class TlsTransport:
         """A task for each peer at its address."""
         loop = asyncio.get_running_loop()
         for name, dialled in list(self._dialled.items()):
-            if self._peers.get(name) != dialled.address:
+            if self._admittance.peers.get(name) != dialled.address:
                 dialled.task.cancel()
                 del self._dialled[name]
-        for name, address in self._peers.items():
+        for name, address in self._admittance.peers.items():
             if name not in self._dialled:
                 task = loop.create_task(self._dial(name, address), name=f"raft-dial-{name}")
                 self._dialled[name] = _Dialled(address, task)

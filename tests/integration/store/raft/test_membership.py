@@ -113,7 +113,7 @@ class Deaf:
     def __init__(self) -> None:
         self.sent: list[messages.Message] = []
 
-    async def start(self, listener: Listener) -> None:
+    async def start(self, listener: Listener, directory_id: int) -> None:
         """Nobody is there."""
 
     async def stop(self) -> None:

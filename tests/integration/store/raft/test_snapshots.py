@@ -45,10 +45,15 @@ async def test_followers_that_the_log_does_not_reach_get_a_snapshot(tmp_path: Pa
     assert indices == list(range(1, 261))
     assert group.machines[late].applied == group.machines[group.name(leader)].applied
 
-    # One that has lost everything, and then all of them from what they have on disk.
+    # One that has lost everything and joins anew, and then all of them from what they have on disk.
+    own = group.nodes[late].status().member
     await group.stop(late)
     shutil.rmtree(tmp_path / late)
+    await (await group.leader()).remove_member(own.id)
+    await (await group.leader()).add_member(late, own.peer_address, own.client_address, learner=False)
+    group.configs[late] = changed(group.configs[late], initial_state="existing")
     await group.start(late)
+    await until(lambda: not group.nodes[late].status().member.learner, "it votes")
     assert await group.level() == commands
     await group.stop()
     await group.start()

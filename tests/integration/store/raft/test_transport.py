@@ -53,7 +53,7 @@ class Listening:
 @contextlib.asynccontextmanager
 async def running(config: StoreConfig) -> AsyncIterator[tuple[TlsTransport, Listening]]:
     transport, listening = TlsTransport(config, SystemClock()), Listening()
-    await transport.start(listening)
+    await transport.start(listening, 1)
     try:
         yield transport, listening
     finally:
@@ -326,10 +326,10 @@ async def test_an_address_that_is_taken_and_certificates_that_are_missing(tmp_pa
     config = configurations(tmp_path, 1)[0]
     async with running(config):
         with pytest.raises(StartupError, match="cannot listen on the peer address"):
-            await TlsTransport(config, SystemClock()).start(Listening())
+            await TlsTransport(config, SystemClock()).start(Listening(), 1)
     stranger = changed(config, tls=issue(tmp_path / "pki", "s2"))
     with pytest.raises(StartupError, match=r"is that of 's2' \(kybern:store\), not of the store member 's1'"):
-        await TlsTransport(stranger, SystemClock()).start(Listening())
+        await TlsTransport(stranger, SystemClock()).start(Listening(), 1)
     config.tls.key.unlink()
     with pytest.raises(StartupError, match="cannot read"):
-        await TlsTransport(config, SystemClock()).start(Listening())
+        await TlsTransport(config, SystemClock()).start(Listening(), 1)

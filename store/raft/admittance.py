@@ -1,0 +1,125 @@
+"""Whom a member lets in: what its certificate and its hello say, against what the group knows. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kybern.config.models import StoreConfig
+from kybern.pki import Identity
+from store.raft.configuration import FIRST_GROUP, Configuration
+from store.raft.connection import GROUP_MEMBERS
+from store.raft.interface import Member
+from store.raft.messages import PROTOCOL, Hello, Message, OtherDirectory, Removed
+
+
+class Admittance:
+    """What is known of the members, until `configure` by the configuration's file alone.
+
+    `peers`: addresses of the others by name. `behind`: there may be members that were added since.
+    """
+
+    def __init__(self, config: StoreConfig) -> None:
+        self._name = config.name
+        self._cluster = config.cluster_name
+        self.peers = {name: address for name, address in config.members.items() if name != config.name}
+        # Addresses of members whose names are not known yet, ids of those that are gone.
+        self._awaited: frozenset[str] = frozenset()
+        self._removed: frozenset[int] = frozenset()
+        self._members: dict[str, Member] = {}
+        self._behind = False
+        self.group = "" if config.initial_state == "existing" else FIRST_GROUP
+
+    def configure(self, configurations: Sequence[Configuration], *, behind: bool) -> bool:
+        """Go by the members of any of these, the last one being the newest; False when they have none."""
+        self._behind = behind
+        members = [member for configuration in configurations for member in configuration.members]
+        if not members:
+            return False
+        self.group = configurations[-1].group
+        # Later ones count more.
+        self._members = {member.name: member for member in members if member.name not in ("", self._name)}
+        self.peers = {name: member.peer_address for name, member in self._members.items()}
+        self._awaited = frozenset(member.peer_address for member in members if not member.name)
+        removed = {member_id for configuration in configurations for member_id in configuration.removed}
+        self._removed = frozenset(removed - {member.id for member in members})
+        return True
+
+    def refusal(self, identity: Identity, hello: Hello, expected: str) -> str | None:
+        """Why a peer is not let in; None when it is. `expected`: who was dialled, if anybody was."""
+        name = hello.name
+        if GROUP_MEMBERS not in identity.groups:
+            return f"the certificate of {identity.name!r} is not a store member's (O={GROUP_MEMBERS})"
+        if identity.name != name or name == self._name:
+            return f"the certificate's {identity.name!r}, which calls itself {name!r}, is not another member"
+        if expected and name != expected:
+            return f"{name} answers where {expected} was dialled"
+        if hello.cluster != self._cluster:
+            return f"{name} belongs to the cluster {hello.cluster!r}, not {self._cluster!r}"
+        if hello.protocol != PROTOCOL:
+            return f"{name} speaks protocol {hello.protocol}, this member {PROTOCOL}"
+        if (reason := self._of_another_group(hello)) is not None:
+            return reason
+        if self._was_removed(hello):
+            return f"{name} was removed from the group"
+        if self._other_directory(hello) is not None:
+            return (
+                f"{name} comes with another data directory than the one that it belongs to the group with, so it has "
+                "lost what it acknowledged: `kybern store join` on its host lets it join anew"
+            )
+        if not self._knows(hello):
+            return f"the certificate's {identity.name!r} is not another member"
+        return None
+
+    def parting(self, hello: Hello) -> str | None:
+        """Why a peer that was let in is no longer; None when it is."""
+        if (reason := self._of_another_group(hello)) is not None:
+            return reason
+        if self._was_removed(hello) or not self._knows(hello):
+            return "it is not a member any more"
+        return "it comes with another data directory" if self._other_directory(hello) is not None else None
+
+    def last_word(self, identity: Identity, hello: Hello) -> Message | None:
+        """What a peer that is not let in should know before the connection ends.
+
+        Nothing across groups: whoever recovered a group that was not lost must not end its members.
+        """
+        if self._of_another_group(hello) is not None or hello.cluster != self._cluster:
+            return None
+        if GROUP_MEMBERS not in identity.groups or identity.name != hello.name:
+            return None
+        if self._was_removed(hello):
+            return Removed(hello.id)
+        member = self._other_directory(hello)
+        return OtherDirectory(member.id, member.directory_id) if member is not None else None
+
+    def _knows(self, hello: Hello) -> bool:
+        """Whether this is a member, or may be one: it comes from where one that has no name yet is awaited."""
+        if hello.name in self.peers or (not hello.id and hello.peer_address in self._awaited):
+            return True
+        return self._behind and hello.id != 0
+
+    def _of_another_group(self, hello: Hello) -> str | None:
+        """Why the peer has no part in this group, whoever it is; None when it may have one."""
+        if not hello.group or not self.group or hello.group == self.group:
+            return None
+        return (
+            f"{hello.name} is of another group of this cluster (one of them was restored or recovered): what it holds "
+            "is not this group's; a member that is to join has to be added, and started with an empty data directory "
+            "and initial_state: existing"
+        )
+
+    def _was_removed(self, hello: Hello) -> bool:
+        """Whether this is a member that was removed, its name perhaps given to another since."""
+        return hello.cluster == self._cluster and hello.id in self._removed
+
+    def _other_directory(self, hello: Hello) -> Member | None:
+        """The member that the peer says it is, when that one came with another data directory.
+
+        Not one of a later id: this member may not know yet that the name was given to another.
+        """
+        member = self._members.get(hello.name)
+        if member is None or hello.id not in (0, member.id):
+            return None
+        if not member.directory_id or not hello.directory_id or member.directory_id == hello.directory_id:
+            return None
+        return member

@@ -1,0 +1,28 @@
+"""Why the others go on without a member: it ends, and says what its operator can do."""
+
+from __future__ import annotations
+
+from kybern.config.models import StoreConfig
+
+
+class Excluded(Exception):  # noqa: N818 - names what happened
+    """The group does not let this member take part."""
+
+
+def removed(config: StoreConfig) -> Excluded:
+    """It was removed, and that is committed."""
+    return Excluded(
+        f"{config.name} was removed from the store's group {config.cluster_name!r} and ends; to come back it "
+        f"has to be added again, and started with an empty data directory (now {config.data_dir}) and "
+        "initial_state: existing"
+    )
+
+
+def lost_directory(config: StoreConfig, peer: str) -> Excluded:
+    """It acknowledged writes with another data directory than it has now, and cannot vouch for them any more."""
+    return Excluded(
+        f"{peer} knows {config.name} with another data directory than {config.data_dir} is now. What it acknowledged "
+        "there must not count as lost while others may need it, so it takes no part in the group. If that directory is "
+        "only somewhere else (a disk that was not mounted), bring it back. If it is lost for good, `kybern store join` "
+        "on this host lets the member join anew, with all that the others have"
+    )

@@ -1,0 +1,134 @@
+"""Members whose data directories were lost, and which are started as if nothing had happened.
+
+What they acknowledged is not theirs any more, so they must not help to elect a leader that lacks it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from kybern.config.models import StoreConfig
+from kybern.daemon import StartupError
+from store.raft.interface import NoLeader, RaftUnavailable
+from tests.integration.store.raft.cluster import Group, changed, configurations, until
+
+
+@contextlib.asynccontextmanager
+async def acquainted(configs: list[StoreConfig]) -> AsyncIterator[Group]:
+    """A group whose members have all heard of each other's data directories."""
+    group = Group(configs, request_timeout=3.0)
+    await group.start()
+    try:
+        await (await group.leader()).propose(b"before")
+        await until(lambda: all(knows_all(group, name) for name in group.nodes), "the directories are known")
+        yield group
+    finally:
+        await group.stop()
+
+
+def knows_all(group: Group, name: str) -> bool:
+    return all(member.directory_id for member in group.nodes[name].status().members)
+
+
+async def ends(group: Group, name: str) -> str:
+    """What a member says that ends by itself."""
+    async with asyncio.timeout(20):
+        with pytest.raises(StartupError) as caught:
+            await group.nodes[name].failed()
+    return str(caught.value)
+
+
+async def test_it_elects_no_leader_without_what_it_acknowledged(tmp_path: Path) -> None:
+    async with acquainted(configurations(tmp_path)) as group:
+        leader = await group.leader()
+        keeps, loses, lags = [group.name(leader), *(group.name(node) for node in await group.followers())]
+        group.transports[lags].cut()
+        await leader.propose(b"acknowledged")
+        await until(lambda: b"acknowledged" in group.machines[loses].commands, "both have it")
+        await group.stop(loses)
+        shutil.rmtree(tmp_path / loses)
+        await group.stop(keeps)
+        group.transports[lags].heal()
+        await group.start(loses)
+        said = await ends(group, loses)
+        assert f"{lags} knows {loses} with another data directory than {tmp_path / loses} is now" in said
+        assert "kybern store join" in said
+        with pytest.raises((NoLeader, RaftUnavailable)):
+            await group.nodes[lags].propose(b"not by a quorum")
+        # With the one that has everything they are a quorum again.
+        await group.start(keeps)
+        await (await group.leader()).propose(b"after")
+        await group.stop(loses)
+        assert await group.level() == [b"before", b"acknowledged", b"after"]
+
+
+async def test_the_others_do_without_it_and_let_it_join_anew(tmp_path: Path) -> None:
+    async with acquainted(configurations(tmp_path)) as group:
+        gone = group.name((await group.followers())[0])
+        member = next(m for m in group.nodes[gone].status().members if m.name == gone)
+        await group.stop(gone)
+        shutil.rmtree(tmp_path / gone)
+        await group.start(gone)
+        await ends(group, gone)
+        await group.stop(gone)
+        leader = await group.leader()
+        await leader.propose(b"without it")
+        await leader.remove_member(member.id)
+        added = await leader.add_member("", member.peer_address, "", learner=False)
+        shutil.rmtree(tmp_path / gone)
+        group.configs[gone] = changed(group.configs[gone], initial_state="existing")
+        await group.start(gone)
+        await until(lambda: knows_all(group, gone) and not group.nodes[gone].status().member.learner, "it votes")
+        assert group.nodes[gone].member_id == added.id
+        assert await group.level() == [b"before", b"without it"]
+        # And now it is known by the directory that it has.
+        await group.stop(gone)
+        await group.start(gone)
+        assert await group.level() == [b"before", b"without it"]
+
+
+async def test_one_that_joined_and_lost_its_disk_is_not_let_in_by_its_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with acquainted(configurations(tmp_path)) as group:
+        gone = group.name((await group.followers())[0])
+        await group.stop(gone)
+        shutil.rmtree(tmp_path / gone)
+        # As the file of a member that once joined has it.
+        group.configs[gone] = changed(group.configs[gone], initial_state="existing")
+        caplog.set_level(logging.WARNING)
+        await group.start(gone)
+        await until(lambda: f"{gone} comes with another data directory" in caplog.text, "it was turned away")
+        await (await group.leader(but=gone)).propose(b"without it")
+        assert group.machines[gone].commands == []
+
+
+async def test_two_of_three_that_lost_theirs_are_no_new_group(tmp_path: Path) -> None:
+    async with acquainted(configurations(tmp_path)) as group:
+        kept, *lost = group.configs
+        await group.stop()
+        for name in lost:
+            shutil.rmtree(tmp_path / name)
+        await group.start(kept)
+        await group.start(*lost)
+        for name in lost:
+            assert f"{kept} knows {name} with another data directory" in await ends(group, name)
+        assert not any(node.is_leader for node in group.nodes.values())
+        await group.stop(*lost)
+
+
+async def test_a_directory_that_was_moved_is_the_same(tmp_path: Path) -> None:
+    async with acquainted(configurations(tmp_path)) as group:
+        await group.stop("s2")
+        (tmp_path / "s2").rename(tmp_path / "elsewhere")
+        group.configs["s2"] = changed(group.configs["s2"], data_dir=tmp_path / "elsewhere")
+        await group.start("s2")
+        await (await group.leader()).propose(b"all the same")
+        assert await group.level() == [b"before", b"all the same"]

@@ -163,6 +163,8 @@ class Group:
     async def stop(self, *names: str) -> None:
         for name in names or list(self.nodes):
             await self.nodes.pop(name).stop()
+        # A handshake that was under way ends with its peer, in the loop's next rounds: there may be none afterwards.
+        await asyncio.sleep(0.05)
 
     async def leader(self, but: str = "") -> RaftNode:
         """The one that leads; `but` is left out of the question."""

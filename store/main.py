@@ -1,7 +1,7 @@
 """`kybern-store --config /etc/kybern/store.yaml`: one member of the store.
 
-`kybern-store restore` and `kybern-store recover` work on the data directory of a member that does not run;
-`kybern store` runs them.
+`kybern-store restore`, `recover` and `join` work on the data directory of a member that does not run; `kybern store`
+runs them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from kybern import daemon, pki
 from kybern.clock import SystemClock
 from kybern.config.loading import load
@@ -25,7 +27,7 @@ from store.server.member import StoreMember
 log = logging.getLogger(__name__)
 
 NAME = "kybern-store"
-OPERATIONS = ("restore", "recover")
+OPERATIONS = ("restore", "recover", "join")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog=NAME,
         description="One member of Kybern's store: etcd v3 on a Raft group.",
-        epilog=f"Instead of running the member: {NAME} restore --help, {NAME} recover --help.",
+        epilog=f"Instead of running the member: {NAME} restore, recover or join --help.",
     )
     parser.add_argument("--config", type=Path, default=Path("/etc/kybern/store.yaml"), help="default: %(default)s")
     options = parser.parse_args(words)
@@ -83,8 +85,11 @@ def check(config: StoreConfig) -> None:
 async def serve(config: StoreConfig, process: daemon.Daemon) -> None:
     """Run a member until the process is asked to stop."""
     # Only here: the services are tested without the consensus below them.
+    from store.raft.datadir import is_joining  # noqa: PLC0415
     from store.raft.node import RaftNode  # noqa: PLC0415
 
+    if is_joining(config.data_dir):
+        config = msgspec.structs.replace(config, initial_state="existing")  # type: ignore[type-var] # it is a struct
     raft = RaftNode(config)
     member = StoreMember.create(config, raft, SystemClock())
     # What holds the keys is there for good, and the collector takes too long to look at it: some 60 ms each time, with

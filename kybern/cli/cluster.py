@@ -38,7 +38,7 @@ class ClusterFile(Frozen, forbid_unknown_fields=True):
 
     # What kubeconfigs name: `https://host:port`, which must lead to a master.
     endpoint: str
-    # Masters and store members: name and address. The store cannot take further members later, so all are named here.
+    # Masters, each with a member of the store: name and address.
     members: dict[str, str]
     cluster: Cluster = msgspec.field(default_factory=Cluster)
     ports: Ports = msgspec.field(default_factory=Ports)

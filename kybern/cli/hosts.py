@@ -51,17 +51,26 @@ def init(file: ClusterFile, name: str, layout: Layout, now: datetime, *, force: 
     on_disk.write(layout.folder, files, force=force)
 
 
-def master_bundle(folder: Path, name: str, now: datetime, *, authority: bool = False) -> bytes:
+def master_bundle(
+    folder: Path, name: str, now: datetime, *, authority: bool = False, address: str | None = None
+) -> bytes:
     """A bundle for the further master `name`; with `authority`, it can issue bundles itself.
 
+    With `address`, a master of that name is a part of the cluster from now on, or is there now: this host's
+    `cluster.yaml` says so to those for whom bundles are issued afterwards.
+
     Raises:
-        CliError: when this host cannot issue, or the cluster has no such member.
+        CliError: when this host cannot issue, the cluster has no such member, or the address cannot be one's.
     """
     file, authorities = on_disk.read_cluster(folder), load_authorities(folder)
+    if address is not None and file.members.get(name) != address:
+        file = ClusterFile(file.endpoint, {**file.members, check_name("NAME", name): address}, file.cluster, file.ports)
+        check(file)
+        on_disk.write(folder, {CLUSTER: on_disk.configuration(file)}, force=True)
     if name not in file.members:
         raise CliError(
-            f"the cluster has no member {name}; it has {', '.join(file.members)}",
-            "the store takes no further members once it runs: name all of them with --member at `kybern init`",
+            f"the cluster has no master {name}; it has {', '.join(file.members)}",
+            "--address makes it one; the store lets it in with `kybern store join` there",
         )
     content = master_files(file, name, authorities, now, LIFETIME)
     if authority:

@@ -98,8 +98,12 @@ def init(
 
 @certs.command("master")
 def certs_master(
-    name: Annotated[str, typer.Argument(help="A member that `kybern init` was told of.")],
+    name: Annotated[str, typer.Argument(help="Name of the master.")],
     out: OutOption,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of one that `kybern init` was not told of, or that is at another address now."),
+    ] = None,
     authority: Annotated[
         bool, typer.Option("--authority", help="Put the authorities' keys in, so that this master can issue too.")
     ] = False,
@@ -107,7 +111,9 @@ def certs_master(
     force: ForceOption = False,
 ) -> None:
     """Issue the bundle of a further master."""
-    _write_bundle(out, hosts.master_bundle(folder.absolute(), name, utc_now(), authority=authority), force=force)
+    _check_out(out, force=force)
+    bundle = hosts.master_bundle(folder.absolute(), name, utc_now(), authority=authority, address=address)
+    _write_bundle(out, bundle)
     _say(f"{out}: bring it to {name} by a safe way, and there: kybern join master --bundle {out.name}")
 
 
@@ -120,7 +126,8 @@ def certs_node(
     force: ForceOption = False,
 ) -> None:
     """Issue the bundle of a node."""
-    _write_bundle(out, hosts.node_bundle(folder.absolute(), name, address, utc_now()), force=force)
+    _check_out(out, force=force)
+    _write_bundle(out, hosts.node_bundle(folder.absolute(), name, address, utc_now()))
     _say(f"{out}: bring it to {name} by a safe way, and there: kybern join node --bundle {out.name}")
 
 
@@ -153,6 +160,7 @@ def join_master(
     layout = Layout(folder.absolute(), data.absolute())
     manifest = hosts.join_master(bundle, layout, force=force)
     _say(f"{layout.folder}: this host is the master {manifest.name} of {manifest.cluster.cluster.name}.")
+    _say("Where the store runs already and this is a further master, or one whose disk was lost: kybern store join")
     _say("Next: systemctl enable --now kybern-store kybern-master")
 
 
@@ -199,9 +207,13 @@ def status(
         raise typer.Exit(1)
 
 
-def _write_bundle(out: Path, data: bytes, *, force: bool) -> None:
+def _check_out(out: Path, *, force: bool) -> None:
+    """Before anything is done."""
     if out.exists() and not force:
         raise CliError(f"{out} is there already", "choose another --out, or say --force to replace it")
+
+
+def _write_bundle(out: Path, data: bytes) -> None:
     try:
         write_private(out, data)
     except OSError as error:

@@ -291,6 +291,58 @@ def recover(
     _here("recover", context, bump_revision, words)
 
 
+@store.command()
+def join(
+    context: typer.Context,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Let this host's member join the store that runs: a further one, or one whose disk was lost. It must be stopped.
+
+    It begins with nothing and is sent everything by the others. A member of its name is removed from the store before.
+    Needs a store that runs without this member; `--config` comes before the command, and names the member's store.yaml.
+    """
+    config = load(_connection(context).config, StoreConfig)
+    others = [address for name, address in sorted(config.clients.items()) if name != config.name]
+    given = _access(context)
+    access = Access([a for a in given.addresses if a != config.client_address] or others, given.tls)
+    known = _run("asking the store", store_calls.members(access))
+    own = find_own(known, config)
+    if own is not None:
+        typer.echo(
+            f"{config.name} is a member already. It will be removed and join anew, with nothing: do this when its data "
+            f"in {config.data_dir} is lost for good. While it learns, the store survives one loss less."
+        )
+        if not yes and typer.prompt(f"Type the member's name ({config.name}) to go on", default="") != config.name:
+            raise CliError("not confirmed; nothing was changed", "--yes goes on without asking")
+    # First here: while the group still knows the old member, one without its data is not let in.
+    _here("join", context, None, [])
+
+    async def change() -> MemberRow:
+        if own is not None:
+            await store_calls.remove_member(access, int(own.id, 16))
+        return await store_calls.add_member(access, config.peer_address, learner=False)
+
+    added = _run("telling the store", change())
+    typer.echo(f"{config.name} may join as member {added.id}. Next, here: systemctl start kybern-store")
+
+
+def find_own(known: Sequence[MemberRow], config: StoreConfig) -> MemberRow | None:
+    """The member that a configuration is for; one that was added and has not come has its address alone.
+
+    Raises:
+        CliError: when its address is another member's, or the other way round.
+    """
+    found = [m for m in known if m.name == config.name or m.peer_address == config.peer_address]
+    for one in found:
+        if len(found) > 1 or one.name not in ("", config.name):
+            raise CliError(
+                f"the store has the member {one.name or one.id} at {one.peer_address}, and this one is to be "
+                f"{config.name} at {config.peer_address}",
+                "`kybern store member list` shows them, `kybern store member remove` removes one that is gone",
+            )
+    return found[0] if found else None
+
+
 def _here(command: str, context: typer.Context, bump: int | None, words: Sequence[str]) -> None:
     """Let kybern-store do something to this host's data directory: what is in there is its alone to know."""
     given = [] if bump is None else [f"--bump-revision={bump}"]

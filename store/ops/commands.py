@@ -1,4 +1,4 @@
-"""`kybern-store restore` and `kybern-store recover`: what is done to a data directory while no member uses it."""
+"""`kybern-store restore`, `recover` and `join`: what is done to a data directory while no member uses it."""
 
 from __future__ import annotations
 
@@ -17,21 +17,23 @@ from store.ops.recover import Survey, Survivor
 from store.ops.restore import Order, restore
 from store.ops.state import BUMP, MOST_BUMP
 from store.raft import failpoints
+from store.raft.datadir import vacate
 
 _CONFIG = Path("/etc/kybern/store.yaml")
 
 
 def main(program: str, arguments: Sequence[str]) -> int:
-    """Run a command line that begins with `restore` or `recover`; the result is the exit code."""
+    """Run a command line that begins with one of them; the result is the exit code."""
     parser = argparse.ArgumentParser(prog=program)
     commands = parser.add_subparsers(dest="command", required=True)
     _add_restore(commands.add_parser("restore", help="make a data directory out of a file of a snapshot"))
     _add_recover(commands.add_parser("recover", help="let one member go on alone after a loss of the quorum"))
+    _add_join(commands.add_parser("join", help="make an empty data directory for a member that joins a group"))
     options = parser.parse_args(arguments)
     logs.setup("warning", "text")
     try:
         failpoints.from_environment(os.environ)
-        _restore(options) if options.command == "restore" else _recover(options)
+        {"restore": _restore, "recover": _recover, "join": _join}[options.command](options)
     except StartupError as error:
         return daemon.fail(program, error)
     return 0
@@ -43,9 +45,7 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
         "the same file and the same options; members that were given something else are not let in."
     )
     parser.add_argument("file", type=Path)
-    parser.add_argument(
-        "--config", type=Path, default=_CONFIG, help="the member's configuration (default: %(default)s)"
-    )
+    _add_config(parser)
     parser.add_argument("--data-dir", type=Path, help="instead of the configuration's; must be empty")
     parser.add_argument("--name", help="instead of the configuration's")
     parser.add_argument(
@@ -67,12 +67,18 @@ def _add_recover(parser: argparse.ArgumentParser) -> None:
         "After the majority of a group is lost for good: make this host's member, which must not run, the only one of "
         "a new group, with all that it has. It asks for a confirmation."
     )
-    parser.add_argument(
-        "--config", type=Path, default=_CONFIG, help="the member's configuration (default: %(default)s)"
-    )
+    _add_config(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("--dry-run", action="store_true", help="say what the member has and end; nothing is changed")
     _add_bump(parser)
+
+
+def _add_join(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Make the data directory of this host's member, which must not run, an empty one with which it waits until the "
+        "leader of a group that runs finds it. `kybern store join` does this, and tells the group."
+    )
+    _add_config(parser)
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -159,6 +165,13 @@ def _recover(options: argparse.Namespace) -> None:
         "Next: start kybern-store here. Then, for each further member: `kybern store member add HOST:PORT` here, and "
         "start it with an empty data directory and `initial_state: existing` in its store.yaml."
     )
+
+
+def _join(options: argparse.Namespace) -> None:
+    config = load(options.config, StoreConfig)
+    kept = vacate(config.data_dir, f"before-joining-{SystemClock().now():%Y%m%dT%H%M%SZ}")
+    if kept is not None:
+        print(f"What {config.data_dir} held is kept in {kept}; remove it when all is well.")
 
 
 def described(config: StoreConfig, survey: Survey) -> str:

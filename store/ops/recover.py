@@ -221,7 +221,7 @@ class Survivor:
                 for path in sorted((root / folder).iterdir()):
                     _link(path, temporary / folder / path.name)
                 sync_directory(temporary / folder)
-        for name in ("identity.json", "vote", "id"):
+        for name in ("identity.json", "vote", "id", "directory_id"):
             if (root / name).exists():
                 _link(root / name, temporary / name)
         sync_directory(temporary)

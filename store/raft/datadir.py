@@ -7,6 +7,7 @@ directory_id    a random number of this directory: another one holds nothing of 
 vote            term and vote, replaced as a whole and fsynced each time
 log/            the journal's segments
 restoring       there while a restore writes all this: a member does not start with it
+joining         the member was let join a group that runs: as the configuration's initial_state: existing
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from kybern.struct import Frozen
 from store.raft import failpoints
 
 _MARK = "restoring"
+_JOINING = "joining"
 # What may lie in a directory that counts as empty: the root of a file system has the second.
 _OF_NOBODY = {"lock", "lost+found"}
 
@@ -99,19 +101,11 @@ class DataDir:
 
     @classmethod
     def _locked(cls, path: Path, identity: Identity, *, restoring: bool) -> DataDir:
+        lock = _lock(path)
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StartupError(f"cannot use the data directory {path}: {error.strerror}") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             directory = cls(path, lock)
             directory._mark(restoring=restoring)
             directory._claim(identity)
-        except BlockingIOError as error:
-            os.close(lock)
-            raise StartupError(f"another process uses the data directory {path}", retry=True) from error
         except OSError as error:
             os.close(lock)
             raise StartupError(f"cannot use the data directory {path}: {error.strerror}") from error
@@ -259,6 +253,60 @@ class DataDir:
         self.save_vote(Vote())
         replace_durably(file, msgspec.json.encode(identity))
         sync_directory(self.path.parent)
+
+
+def is_joining(path: Path) -> bool:
+    """Whether a member is to join, with this data directory, a group that runs."""
+    return (path / _JOINING).exists()
+
+
+def vacate(path: Path, aside: str) -> Path | None:
+    """Make the data directory one that a member can join with; where what it held is now: in a folder `aside` of it.
+
+    Raises:
+        StartupError: a process uses the directory, or the disk does not take that; it can be tried again.
+    """
+    lock = _lock(path)
+    try:
+        held = [entry.name for entry in path.iterdir() if entry.name not in (*_OF_NOBODY, _JOINING)]
+        held = [name for name in held if not name.startswith("before-")]
+        kept = path / aside if held else None
+        if kept is not None:
+            kept.mkdir(mode=0o700, exist_ok=True)
+            # First what the others know the directory by: with the rest alone they would let nobody in.
+            for name in sorted(held, key=lambda name: name != "directory_id"):
+                (path / name).rename(kept / name)
+                sync_directory(path)
+            sync_directory(kept)
+        (path / _JOINING).touch(mode=0o600)
+        sync_directory(path)
+        return kept
+    except OSError as error:
+        raise StartupError(f"cannot empty the data directory {path}: {error}") from error
+    finally:
+        os.close(lock)
+
+
+def _lock(path: Path) -> int:
+    """The descriptor of a lock on a directory, which is made when it is not there yet.
+
+    Raises:
+        StartupError: another process has it, or it cannot be written.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartupError(f"cannot use the data directory {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise StartupError(f"another process uses the data directory {path}", retry=True) from error
+    except OSError as error:
+        os.close(lock)
+        raise StartupError(f"cannot use the data directory {path}: {error.strerror}") from error
+    return lock
 
 
 def require_empty(path: Path) -> None:

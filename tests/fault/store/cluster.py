@@ -51,6 +51,8 @@ class Tallies:
     isolated_reads: int = 0
     isolated_reads_answered: int = 0
     members_replaced: int = 0
+    # That were started without the data that they had lost, and ended.
+    blank_members_refused: int = 0
     clock_jumps: int = 0
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+import signal
 
 import grpc.aio
 
 from kybern.pb.etcd import cluster_pb2 as pb
 from tests.fault.store.cluster import NAMES, Cluster
-from tests.fault.store.waiting import Unmet
+from tests.fault.store.waiting import Unmet, until
 
+EX_CONFIG = 78
+_LAST_WORDS = ("with another data directory than", "was removed from the store's group")
 _CALL_SECONDS = 5.0
 _SECONDS = 120.0
 
@@ -19,16 +22,18 @@ _SECONDS = 120.0
 async def replace_member(cluster: Cluster, rng: random.Random) -> None:
     """Kill a member, the leader at times, delete its data, remove it, add one anew and start that.
 
-    At times all are killed while it learns.
+    At times it is started before that as if nothing had happened, and all are killed while it learns.
 
     Raises:
-        Unmet: when there are not three voting members again in time.
+        Unmet: when it takes part without what it had acknowledged, or there are not three voting members again in time.
     """
     name = await cluster.leader() if rng.random() < 0.4 else rng.choice(NAMES)
     survivors = [other for other in NAMES if other != name]
     await cluster.kill([name])
-    for path in cluster.data(name).iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    _empty(cluster, name)
+    if rng.random() < 0.6:
+        await _start_blank(cluster, rng, name, survivors)
+        _empty(cluster, name)
     try:
         async with asyncio.timeout(_SECONDS):
             await _change(cluster, survivors, name, present=False)
@@ -46,6 +51,35 @@ async def replace_member(cluster: Cluster, rng: random.Random) -> None:
     except TimeoutError:
         raise Unmet(f"{name} was not replaced: {await voters(cluster, survivors)}") from None
     cluster.tallies.members_replaced += 1
+
+
+async def _start_blank(cluster: Cluster, rng: random.Random, name: str, survivors: list[str]) -> None:
+    """Start a member that has lost its data with the configuration of a first start: it must end.
+
+    At times the leader hangs meanwhile, so that its vote is the one that the other survivor would need to lead.
+    """
+    hanging = await cluster.leader(survivors) if rng.random() < 0.5 else ""
+    if hanging:
+        cluster.signal(hanging, signal.SIGSTOP)
+    before = len(cluster.output(name))
+    cluster.configure(name, "new")
+    await cluster.up(name)
+    process = cluster.processes[name]
+    try:
+        await until(lambda: process.returncode is not None, f"{name} ends, whose data was lost")
+    finally:
+        if hanging:
+            cluster.signal(hanging, signal.SIGCONT)
+    said = cluster.output(name)[before:]
+    # One that had been replaced before comes with the number that it had at first, which was removed.
+    if process.returncode != EX_CONFIG or not any(words in said for words in _LAST_WORDS):
+        raise Unmet(f"{name}, whose data was lost, ended with {process.returncode}: {said[-500:]}")
+    cluster.tallies.blank_members_refused += 1
+
+
+def _empty(cluster: Cluster, name: str) -> None:
+    for path in cluster.data(name).iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 async def voters(cluster: Cluster, asked: list[str]) -> list[pb.Member]:

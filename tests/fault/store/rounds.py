@@ -61,6 +61,8 @@ class Summary:
     isolated_reads: int = 0
     isolated_reads_answered: int = 0
     members_replaced: int = 0
+    # That were started without the data that they had lost, and ended.
+    blank_members_refused: int = 0
     clock_jumps: int = 0
     leases: int = 0
     lease_renewals: int = 0

@@ -126,7 +126,7 @@ def test_a_node_of_another_cluster_does_not_mix_in(first: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["certs", "master", "m9", "--out", "m9.tar"], "no member m9"),
+        (["certs", "master", "m9", "--out", "m9.tar"], "no master m9"),
         (["certs", "node", "N1", "--address", "192.168.1.101", "--out", "n1.tar"], "not a name"),
         (["certs", "node", "n1", "--address", "10.96.0.7", "--out", "n1.tar"], "range of the services"),
         (["join", "node", "--bundle", "absent.tar"], "absent.tar"),
@@ -254,3 +254,36 @@ def test_what_is_not_this_hosts_is_not_taken(first: Path, tmp_path: Path, capsys
     assert run(["certs", "renew", "--dir", str(first)]) == 1
     assert "cannot issue certificates" in capsys.readouterr().err
     assert contents(first) == before
+
+
+def test_a_further_master_becomes_a_part_of_the_cluster(
+    first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle, other = tmp_path / "m4.tar", tmp_path / "m4"
+    issue = ["certs", "master", "m4", "--out", str(bundle), "--dir", str(first)]
+    before = contents(first)
+    for words, said in (
+        ([], "the cluster has no master m4; it has m1, m2, m3"),
+        (["--address", "192.168.1.13"], "two members have the same address"),
+        (["--address", "10.96.0.9"], "lies in the range of the services"),
+        (["--address", "m4.example"], "is not an IPv4 address"),
+    ):
+        assert run([*issue, *words]) == 1
+        assert said in capsys.readouterr().err
+        assert contents(first) == before
+    bundle.write_text("")
+    assert run([*issue, "--address", "192.168.1.14"]) == 1
+    assert contents(first) == before
+    assert run([*issue, "--address", "192.168.1.14", "--force"]) == 0
+    assert changed(first, before) == ["cluster.yaml"]
+    assert run(["join", "master", "--bundle", str(bundle), "--dir", str(other), "--data-dir", str(other / "d")]) == 0
+    assert "kybern store join" in capsys.readouterr().out
+    store, master = load(other / "store.yaml", StoreConfig), load(other / "master.yaml", MasterConfig)
+    assert store.members["m4"] == store.peer_address == "192.168.1.14:2380"
+    assert set(store.members) == {"m1", "m2", "m3", "m4"}
+    assert master.store == [f"192.168.1.{n}:2379" for n in (14, 11, 12, 13)]
+    # Those for whom bundles are issued from now on know of it.
+    node, where = tmp_path / "n1.tar", ["--dir", str(tmp_path / "n1")]
+    assert run(["certs", "node", "n1", "--address", "192.168.1.101", "--out", str(node), "--dir", str(first)]) == 0
+    assert run(["join", "node", "--bundle", str(node), *where, "--data-dir", str(tmp_path / "d")]) == 0
+    assert "192.168.1.14:6444" in load(tmp_path / "n1" / "node.yaml", NodeConfig).masters

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
 from kybern.daemon import StartupError
-from store.raft.datadir import DataDir, Identity, Vote
+from store.raft.datadir import DataDir, Identity, Vote, is_joining, vacate
 
 ME = Identity("test", "s1")
 
@@ -79,3 +80,72 @@ def test_a_first_start_that_was_interrupted_starts_again(tmp_path: Path) -> None
     directory = DataDir.open(tmp_path, ME)
     assert directory.load_vote() == Vote()
     directory.close()
+
+
+def test_a_directory_has_a_number_of_its_own(tmp_path: Path) -> None:
+    first = DataDir.open(tmp_path / "a", ME)
+    number = first.load_directory_id()
+    assert number > 0
+    first.close()
+    again = DataDir.open(tmp_path / "a", ME)
+    assert again.load_directory_id() == number
+    again.close()
+    other = DataDir.open(tmp_path / "b", ME)
+    assert other.load_directory_id() not in (0, number)
+    other.close()
+    (tmp_path / "a" / "directory_id").write_text("?")
+    broken = DataDir.open(tmp_path / "a", ME)
+    with pytest.raises(StartupError, match="directory_id does not hold a number"):
+        broken.load_directory_id()
+    broken.close()
+
+
+def test_a_vacated_directory_is_a_new_one_to_join_with(tmp_path: Path) -> None:
+    directory = DataDir.open(tmp_path, ME)
+    number = directory.load_directory_id()
+    directory.save_id(7)
+    with pytest.raises(StartupError, match="another process uses"):
+        vacate(tmp_path, "before-1")
+    directory.close()
+    assert not is_joining(tmp_path)
+    assert vacate(tmp_path, "before-1") == tmp_path / "before-1"
+    assert (tmp_path / "before-1" / "id").read_text() == "7\n"
+    # Again, as after an interruption: there is nothing more to put aside.
+    assert vacate(tmp_path, "before-2") is None
+    assert is_joining(tmp_path)
+    new = DataDir.open(tmp_path, ME)
+    assert (new.load_id(), new.load_vote()) == (0, Vote(0, ""))
+    assert new.load_directory_id() != number
+    new.close()
+
+
+def test_a_directory_that_does_not_exist_can_be_joined_with(tmp_path: Path) -> None:
+    assert vacate(tmp_path / "new", "before-1") is None
+    assert is_joining(tmp_path / "new")
+
+
+def test_the_number_goes_first_when_a_directory_is_vacated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = DataDir.open(tmp_path, ME)
+    number = directory.load_directory_id()
+    directory.close()
+    moved: list[str] = []
+    real = Path.rename
+
+    def rename(path: Path, target: Path) -> None:
+        if moved:
+            raise OSError(errno.EIO, "the disk is gone")
+        moved.append(path.name)
+        real(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        with pytest.raises(StartupError, match="cannot empty the data directory"):
+            vacate(tmp_path, "before-1")
+    assert moved == ["directory_id"]
+    # Whoever starts the member all the same is not taken for the one before.
+    assert not is_joining(tmp_path)
+    half = DataDir.open(tmp_path, ME)
+    assert half.load_directory_id() != number
+    half.close()
+    assert vacate(tmp_path, "before-2") == tmp_path / "before-2"
+    assert is_joining(tmp_path)

@@ -162,8 +162,8 @@ def _recover(options: argparse.Namespace) -> None:
     print(f"{config.name} is alone in a new group now, at revision {revision}.")
     print(f"What was is kept in {kept}; remove it when all is well.")
     print(
-        "Next: start kybern-store here. Then, for each further member: `kybern store member add HOST:PORT` here, and "
-        "start it with an empty data directory and `initial_state: existing` in its store.yaml."
+        "Next: start kybern-store here. Then, on the host of each further member, which must not run yet: "
+        "`kybern store join`, and start it."
     )
 
 

@@ -104,8 +104,7 @@ class Admittance:
             return None
         return (
             f"{hello.name} is of another group of this cluster (one of them was restored or recovered): what it holds "
-            "is not this group's; a member that is to join has to be added, and started with an empty data directory "
-            "and initial_state: existing"
+            "is not this group's; `kybern store join` on its host lets it join anew, with nothing"
         )
 
     def _was_removed(self, hello: Hello) -> bool:

@@ -12,9 +12,8 @@ class Excluded(Exception):  # noqa: N818 - names what happened
 def removed(config: StoreConfig) -> Excluded:
     """It was removed, and that is committed."""
     return Excluded(
-        f"{config.name} was removed from the store's group {config.cluster_name!r} and ends; to come back it "
-        f"has to be added again, and started with an empty data directory (now {config.data_dir}) and "
-        "initial_state: existing"
+        f"{config.name} was removed from the store's group {config.cluster_name!r} and ends. To come back it joins "
+        f"anew, with nothing: `kybern store join` on this host moves what is in {config.data_dir} aside and adds it again"
     )
 
 

@@ -13,7 +13,7 @@ def removed(config: StoreConfig) -> Excluded:
     """It was removed, and that is committed."""
     return Excluded(
         f"{config.name} was removed from the store's group {config.cluster_name!r} and ends. To come back it joins "
-        f"anew, with nothing: `kybern store join` on this host puts what {config.data_dir} holds aside, and adds it again"
+        f"anew, with nothing: `kybern store join` on this host puts what {config.data_dir} has aside and adds it again"
     )
 
 

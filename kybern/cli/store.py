@@ -305,14 +305,16 @@ def join(
     others = [address for name, address in sorted(config.clients.items()) if name != config.name]
     given = _access(context)
     access = Access([a for a in given.addresses if a != config.client_address] or others, given.tls)
-    known = _run("asking the store", store_calls.members(access))
+    # Nothing is moved aside for a store that could not take the member in.
+    known = _run("asking the store", store_calls.members(access, by_quorum=True))
     own = find_own(known, config)
     if own is not None:
         typer.echo(
             f"{config.name} is a member already. It will be removed and join anew, with nothing: do this when its data "
             f"in {config.data_dir} is lost for good. While it learns, the store survives one loss less."
         )
-        if not yes and typer.prompt(f"Type the member's name ({config.name}) to go on", default="") != config.name:
+        question = f"Type the member's name ({config.name}) to go on"
+        if not yes and typer.prompt(question, default="", show_default=False) != config.name:
             raise CliError("not confirmed; nothing was changed", "--yes goes on without asking")
     # First here: while the group still knows the old member, one without its data is not let in.
     _here("join", context, None, [])

@@ -79,13 +79,13 @@ async def statuses(access: Access) -> list[StatusRow]:
     return [msgspec.structs.replace(row, name=names.get(row.id, "")) for row in rows]
 
 
-async def members(access: Access) -> list[MemberRow]:
-    """The members.
+async def members(access: Access, *, by_quorum: bool = False) -> list[MemberRow]:
+    """The members; `by_quorum`: as a majority has them now, so that there is one.
 
     Raises:
-        CliError: when no member that knows a leader answers.
+        CliError: when no member that knows a leader answers, or there is no majority that was asked for.
     """
-    return await _members(await _best(access), access.tls)
+    return await _members(await _best(access), access.tls, by_quorum=by_quorum)
 
 
 async def add_member(access: Access, peer_address: str, *, learner: bool) -> MemberRow:
@@ -235,10 +235,11 @@ async def _names(access: Access, rows: Sequence[StatusRow]) -> list[MemberRow]:
     return []
 
 
-async def _members(address: str, tls: Tls) -> list[MemberRow]:
+async def _members(address: str, tls: Tls, *, by_quorum: bool = False) -> list[MemberRow]:
+    request = cluster_pb2.MemberListRequest(linearizable=by_quorum)
     async with open_channel(address, tls) as channel:
         stub = cluster_pb2_grpc.ClusterStub(channel)
-        answer = await _explained(address, stub.MemberList(cluster_pb2.MemberListRequest(), timeout=PATIENCE))
+        answer = await _explained(address, stub.MemberList(request, timeout=LONG_PATIENCE if by_quorum else PATIENCE))
     return [_member(m) for m in answer.members]
 
 

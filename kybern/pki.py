@@ -129,6 +129,20 @@ def load_pair(cert: Path, key: Path) -> KeyPair:
     return KeyPair(public, private)
 
 
+def load_certificates(path: Path) -> list[x509.Certificate]:
+    """The certificates in a file, at least one: a daemon's own comes first.
+
+    Raises:
+        StartupError: when the file cannot be read or holds none.
+    """
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())
+    except OSError as error:
+        raise StartupError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise StartupError(f"{path} is not a PEM certificate: {error}") from error
+
+
 def check_files(cert: Path, key: Path, ca: Path, now: datetime) -> Identity:
     """Check a daemon's own certificate before it serves: readable, in time, signed by its authority.
 
@@ -137,7 +151,7 @@ def check_files(cert: Path, key: Path, ca: Path, now: datetime) -> Identity:
     """
     pair = load_pair(cert, key)
     # Two, while one authority takes the place of another.
-    authorities = _load_authorities(ca)
+    authorities = load_certificates(ca)
     by = [one for one in authorities if _issued(one, pair.cert)]
     if not by:
         raise StartupError(f"the certificate {cert} was not issued by the authority in {ca}")
@@ -204,15 +218,6 @@ def write_private(path: Path, data: bytes) -> None:
 def utc_now() -> datetime:
     """The wall clock; for command-line tools, which have no clock passed in."""
     return datetime.now(UTC)
-
-
-def _load_authorities(path: Path) -> list[x509.Certificate]:
-    try:
-        return x509.load_pem_x509_certificates(path.read_bytes())
-    except OSError as error:
-        raise StartupError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise StartupError(f"{path} is not a PEM certificate: {error}") from error
 
 
 def _issued(authority: x509.Certificate, cert: x509.Certificate) -> bool:

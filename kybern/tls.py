@@ -19,7 +19,7 @@ from cryptography import x509
 from kybern.clock import Clock, SystemClock
 from kybern.config.models import Tls
 from kybern.daemon import StartupError
-from kybern.pki import identity_of
+from kybern.pki import identity_of, load_certificates
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Renewed(Generic[T]):
         # Before the files are read: a change in between is then seen the next time.
         self._made_of = self._complained_of = stamp(tls)
         self._value = make()
-        certificate = _certificate(tls.cert)
+        certificate = load_certificates(tls.cert)[0]
         self._identity = identity_of(certificate)
         self._until, self._near = _end(certificate)
 
@@ -80,7 +80,7 @@ class Renewed(Generic[T]):
 
     def _remade(self) -> T:
         path = self._tls.cert
-        certificate = _certificate(path)
+        certificate = load_certificates(path)[0]
         until = certificate.not_valid_after_utc
         if until <= self._clock.now():
             raise StartupError(f"that in {path} expired at {until:%Y-%m-%d %H:%M} UTC")
@@ -169,15 +169,6 @@ def _load(context: ssl.SSLContext, tls: Tls) -> None:
         raise StartupError(f"{tls.ca} is not a PEM certificate: {error.reason}") from error
     except OSError as error:
         raise StartupError(f"cannot read {tls.ca}: {error.strerror}") from error
-
-
-def _certificate(path: Path) -> x509.Certificate:
-    try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
-    except OSError as error:
-        raise StartupError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise StartupError(f"{path} is not a PEM certificate: {error}") from error
 
 
 def _end(certificate: x509.Certificate) -> tuple[datetime, datetime]:

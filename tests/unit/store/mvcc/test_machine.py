@@ -130,6 +130,16 @@ def test_endless_nesting_is_refused(store: Driver) -> None:
     assert store.do(nested) is errors.TOO_MANY_OPS
 
 
+@pytest.mark.parametrize("limit", [2**31, 2**63 - 1])
+def test_a_limit_may_be_larger_than_anything(store: Driver, limit: int) -> None:
+    store.do(txn(put(b"a"), put(b"b")))
+    assert list(store.items(limit=limit)) == [b"a", b"b"]
+    assert list(store.items(limit=limit, revision=2, sort_target=kv_pb2.RangeRequest.MOD)) == [b"a", b"b"]
+    written, found = store.do(txn(put(b"c"), read(b"\0", b"\0", limit=limit))).responses
+    assert [record.key for record in found.records] == [b"a", b"b", b"c"]
+    assert (written.revision, found.more, store.revision) == (3, False, 3)
+
+
 def test_a_read_of_the_past_within_a_transaction_does_not_see_its_writes(store: Driver) -> None:
     store.do(put(b"a", b"1"))
     outcome = store.do(txn(put(b"a", b"2"), read(b"a", revision=2)))

@@ -219,6 +219,7 @@ def test_leases_have_bounds_and_numbers_of_their_own(store: Driver) -> None:
     assert store.grant(5, ttl=1).ttl == 2
     assert store.grant(5) is errors.LEASE_EXISTS
     assert store.grant(6, ttl=9_000_000_001) is errors.TTL_TOO_LARGE
+    assert store.grant(5, ttl=9_000_000_001) is errors.TTL_TOO_LARGE
     assert store.grant(0) is errors.UNKNOWN_COMMAND
 
 

@@ -25,6 +25,8 @@ _LEADERLESS = 3.0
 _RESPONSE = 1024 * 1024
 # etcd's answer to a progress request belongs to no watch.
 _ALL_WATCHES = -1
+# So does one to a request that makes none.
+_NO_WATCH = -1
 
 
 def watch_handlers(core: Core, hub: WatchHub, guard: Guard) -> Any:
@@ -149,22 +151,21 @@ class WatchStream:
         return watch_pb2.WatchResponse(header=self._core.header(revision), watch_id=watch_id)
 
     def _create(self, request: watch_pb2.WatchCreateRequest) -> None:
-        number = request.watch_id or self._free_id()
-        response = self._response(number, self._hub.revision)
+        response = self._response(_NO_WATCH, self._hub.revision)
         response.created = True
         self._controls.append(response)
-        if number in self._watchers:
-            response.watch_id = _ALL_WATCHES
-            response.canceled = True
-            response.cancel_reason = "etcdserver: duplicate watch ID provided on the WatchStream"
-            return
         # etcd: no key is the first of all, and a range that has no key in it is answered with an error.
         start = request.key or b"\0"
         if request.range_end and request.range_end != NO_BOUND and request.range_end <= start:
-            response.watch_id = _ALL_WATCHES
             response.canceled = True
-            response.cancel_reason = "etcdserver: watcher range is empty"
+            response.cancel_reason = "mvcc: watcher range is empty"
             return
+        number = request.watch_id or self._free_id()
+        if number in self._watchers:
+            response.canceled = True
+            response.cancel_reason = "mvcc: duplicate watch ID provided on the WatchStream"
+            return
+        response.watch_id = number
         watcher = Watcher(
             id=number,
             start=start,

@@ -23,6 +23,8 @@ _LEADER_INTERVAL = 0.5
 _LEADERLESS = 3.0
 # About how large a response may grow, in bytes: well below what clients accept at most.
 _RESPONSE = 1024 * 1024
+# Answers to requests that may wait for a client that does not read: beyond that its requests wait too.
+_ANSWERS = 1024
 # etcd's answer to a progress request belongs to no watch.
 _ALL_WATCHES = -1
 # So does one to a request that makes none.
@@ -76,6 +78,7 @@ class WatchStream:
         self._cutters: dict[int, Cutter] = {}
         self._next_id = 0
         self._controls: deque[watch_pb2.WatchResponse] = deque()
+        self._controls_written = asyncio.Event()
         # Watchers that may have something to take, in the order in which they were woken.
         self._woken: dict[Watcher, None] = {}
         self._ready = asyncio.Event()
@@ -92,6 +95,9 @@ class WatchStream:
     async def read(self, requests: AsyncIterable[watch_pb2.WatchRequest]) -> None:
         """Take the client's requests until it closes its side."""
         async for request in requests:
+            while len(self._controls) >= _ANSWERS:
+                self._controls_written.clear()
+                await self._controls_written.wait()
             match request.WhichOneof("request_union"):
                 case "create_request":
                     self._create(request.create_request)
@@ -109,6 +115,7 @@ class WatchStream:
             while self._controls or self._woken:
                 while self._controls:
                     await self._answers.write(self._controls.popleft().SerializeToString())
+                self._controls_written.set()
                 for watcher in tuple(self._woken):
                     # It may have ended while another one was served.
                     if watcher in self._woken:
@@ -122,6 +129,9 @@ class WatchStream:
         """Send progress to the watches that asked for it, when nothing else was sent meanwhile."""
         while True:
             await asyncio.sleep(PROGRESS_INTERVAL)
+            if self._controls:
+                # The client does not read: it gets no more to read.
+                continue
             for watcher in self._watchers.values():
                 if watcher.progress and watcher.idle and watcher.id not in self._busy:
                     self._controls.append(self._response(watcher.id, self._hub.revision))

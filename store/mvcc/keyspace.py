@@ -67,7 +67,8 @@ class KeySpace:
             return [] if record is None else [record]
         keys = self.live.irange(start, None if end == NO_BOUND else end, (True, False))
         live = self.live
-        return [live[key] for key in (islice(keys, limit) if limit else keys)]
+        # A limit may be larger than what `islice` takes.
+        return [live[key] for key in (islice(keys, min(limit, len(live))) if limit else keys)]
 
     def count(self, start: bytes, end: bytes, *, dead: bool = False) -> int:
         """How many live keys a range has; with `dead` those that were deleted too."""

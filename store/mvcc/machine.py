@@ -232,10 +232,12 @@ class StoreMachine:
         return CompactOutcome(self.keys.revision)
 
     def _grant(self, request: lease_pb2.LeaseGrantRequest) -> LeaseOutcome | StoreError:
-        if request.ID == 0 or request.ID in self.leases:
-            return LEASE_EXISTS if request.ID else UNKNOWN_COMMAND
+        if request.ID == 0:
+            return UNKNOWN_COMMAND
         if request.TTL > MAX_TTL:
             return TTL_TOO_LARGE
+        if request.ID in self.leases:
+            return LEASE_EXISTS
         error = self._check_space()
         if error is not None:
             return error

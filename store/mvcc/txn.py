@@ -10,6 +10,7 @@ from typing import Any
 
 from kybern.pb.etcd import kv_pb2
 from store.mvcc.errors import (
+    COMPACTED,
     DUPLICATE_KEY,
     EMPTY_KEY,
     KEY_NOT_FOUND,
@@ -67,7 +68,7 @@ def check_delete(request: kv_pb2.DeleteRangeRequest) -> StoreError | None:
 
 def check_txn(request: kv_pb2.TxnRequest) -> StoreError | None:
     """What is wrong with a transaction by itself: bounds, empty keys, a key that is written twice."""
-    error = _check_shape(request, _MAX_DEPTH)
+    error = _check_shape(request, MAX_OPS, _MAX_DEPTH)
     if error is not None:
         return error
     for branch in (request.success, request.failure):
@@ -78,21 +79,22 @@ def check_txn(request: kv_pb2.TxnRequest) -> StoreError | None:
     return None
 
 
-def _check_shape(request: kv_pb2.TxnRequest, depth: int) -> StoreError | None:
+def _check_shape(request: kv_pb2.TxnRequest, most: int, depth: int) -> StoreError | None:
     longest = max(len(request.compare), len(request.success), len(request.failure))
-    if longest > MAX_OPS or depth == 0:
+    if longest > most or depth == 0:
         return TOO_MANY_OPS
     if any(not compare.key for compare in request.compare):
         return EMPTY_KEY
     for branch in (request.success, request.failure):
         for op in branch:
-            error = _check_op(op, depth)
+            # As with etcd, a transaction within may have as many as this one has left.
+            error = _check_op(op, most - longest, depth)
             if error is not None:
                 return error
     return None
 
 
-def _check_op(op: kv_pb2.RequestOp, depth: int) -> StoreError | None:
+def _check_op(op: kv_pb2.RequestOp, most: int, depth: int) -> StoreError | None:
     match op.WhichOneof("request"):
         case "request_range":
             return check_range(op.request_range)
@@ -101,10 +103,10 @@ def _check_op(op: kv_pb2.RequestOp, depth: int) -> StoreError | None:
         case "request_delete_range":
             return check_delete(op.request_delete_range)
         case "request_txn":
-            return _check_shape(op.request_txn, depth - 1)
+            return _check_shape(op.request_txn, most, depth - 1)
         case _:
-            # An operation that says nothing names no key.
-            return EMPTY_KEY
+            # An operation that says nothing, in etcd's words.
+            return KEY_NOT_FOUND
 
 
 _Writes = tuple[set[bytes], list[tuple[bytes, bytes]]]
@@ -181,9 +183,13 @@ class Transaction:
         """Do the branch that the comparisons choose, unless something of it cannot be done."""
         path: list[bool] = []
         self._choose(request, path)
-        error = self._check_branches(request, iter(path))
+        of_reads: list[StoreError] = []
+        error = self._check_branches(request, iter(path), of_reads)
         if error is not None:
             return error
+        # As with etcd, what is wrong with any put comes first.
+        if of_reads:
+            return of_reads[0]
         return self._do(request, iter(path))
 
     def put(self, request: kv_pb2.PutRequest) -> PutOutcome:
@@ -199,12 +205,9 @@ class Transaction:
         return PutOutcome(self._next, old if request.prev_kv else None)
 
     def check_put_state(self, request: kv_pb2.PutRequest) -> StoreError | None:
-        """What the state has against a put."""
-        if (request.ignore_value or request.ignore_lease) and request.key not in self._keys.live:
-            return KEY_NOT_FOUND
-        if request.lease and request.lease not in self._leases:
-            return LEASE_NOT_FOUND
-        return None
+        """What the state has against a put that stands alone."""
+        # Within transactions etcd looks the other way round.
+        return self._missing_lease(request) or self._missing_key(request)
 
     def delete(self, request: kv_pb2.DeleteRangeRequest) -> DeleteOutcome:
         """Delete what is in the range."""
@@ -224,6 +227,13 @@ class Transaction:
             self._wrote = True
 
     # --- within
+
+    def _missing_key(self, request: kv_pb2.PutRequest) -> StoreError | None:
+        kept = request.ignore_value or request.ignore_lease
+        return KEY_NOT_FOUND if kept and request.key not in self._keys.live else None
+
+    def _missing_lease(self, request: kv_pb2.PutRequest) -> StoreError | None:
+        return LEASE_NOT_FOUND if request.lease and request.lease not in self._leases else None
 
     def _choose(self, request: kv_pb2.TxnRequest, path: list[bool]) -> None:
         """Whether each transaction of the branches to be done succeeds, in the order in which they are done."""
@@ -246,19 +256,28 @@ class Transaction:
             return compare.target != kv_pb2.Compare.VALUE and relation(of_record(_ABSENT), expected)
         return all(relation(of_record(record), expected) for record in records)
 
-    def _check_branches(self, request: kv_pb2.TxnRequest, path: Iterator[bool]) -> StoreError | None:
+    def _check_branches(
+        self, request: kv_pb2.TxnRequest, path: Iterator[bool], of_reads: list[StoreError]
+    ) -> StoreError | None:
+        """What the state has against a put; what it has against reads is added to `of_reads`."""
         for op in request.success if next(path) else request.failure:
             error: StoreError | None = None
             match op.WhichOneof("request"):
                 case "request_range":
-                    error = check_revision(self._keys, op.request_range.revision)
+                    of_read = self._check_read(op.request_range.revision)
+                    if of_read is not None:
+                        of_reads.append(of_read)
                 case "request_put":
-                    error = self.check_put_state(op.request_put)
+                    error = self._missing_key(op.request_put) or self._missing_lease(op.request_put)
                 case "request_txn":
-                    error = self._check_branches(op.request_txn, path)
+                    error = self._check_branches(op.request_txn, path, of_reads)
             if error is not None:
                 return error
         return None
+
+    def _check_read(self, revision: int) -> StoreError | None:
+        # As with etcd: below 0 is the present for a range that stands alone, but within a transaction it is long gone.
+        return COMPACTED if revision < 0 else check_revision(self._keys, revision)
 
     def _do(self, request: kv_pb2.TxnRequest, path: Iterator[bool]) -> TxnOutcome:
         succeeded = next(path)

@@ -108,7 +108,8 @@ def _op_response(outcome: OpOutcome) -> kv_pb2.ResponseOp:
         case DeleteOutcome():
             return kv_pb2.ResponseOp(response_delete_range=delete_response(outcome))
         case TxnOutcome():
-            return kv_pb2.ResponseOp(response_txn=txn_response(outcome))
+            # etcd gives a transaction within another no revision of its own.
+            return kv_pb2.ResponseOp(response_txn=txn_response(outcome, _Header()))
 
 
 def _without_value(record: Record) -> mvcc_pb2.KeyValue:

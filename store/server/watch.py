@@ -23,8 +23,12 @@ _LEADER_INTERVAL = 0.5
 _LEADERLESS = 3.0
 # About how large a response may grow, in bytes: well below what clients accept at most.
 _RESPONSE = 1024 * 1024
+# Answers to requests that may wait for a client that does not read: beyond that its requests wait too.
+_ANSWERS = 1024
 # etcd's answer to a progress request belongs to no watch.
 _ALL_WATCHES = -1
+# So does one to a request that makes none.
+_NO_WATCH = -1
 
 
 def watch_handlers(core: Core, hub: WatchHub, guard: Guard) -> Any:
@@ -74,6 +78,7 @@ class WatchStream:
         self._cutters: dict[int, Cutter] = {}
         self._next_id = 0
         self._controls: deque[watch_pb2.WatchResponse] = deque()
+        self._controls_written = asyncio.Event()
         # Watchers that may have something to take, in the order in which they were woken.
         self._woken: dict[Watcher, None] = {}
         self._ready = asyncio.Event()
@@ -90,6 +95,9 @@ class WatchStream:
     async def read(self, requests: AsyncIterable[watch_pb2.WatchRequest]) -> None:
         """Take the client's requests until it closes its side."""
         async for request in requests:
+            while len(self._controls) >= _ANSWERS:
+                self._controls_written.clear()
+                await self._controls_written.wait()
             match request.WhichOneof("request_union"):
                 case "create_request":
                     self._create(request.create_request)
@@ -107,6 +115,7 @@ class WatchStream:
             while self._controls or self._woken:
                 while self._controls:
                     await self._answers.write(self._controls.popleft().SerializeToString())
+                self._controls_written.set()
                 for watcher in tuple(self._woken):
                     # It may have ended while another one was served.
                     if watcher in self._woken:
@@ -120,6 +129,9 @@ class WatchStream:
         """Send progress to the watches that asked for it, when nothing else was sent meanwhile."""
         while True:
             await asyncio.sleep(PROGRESS_INTERVAL)
+            if self._controls:
+                # The client does not read: it gets no more to read.
+                continue
             for watcher in self._watchers.values():
                 if watcher.progress and watcher.idle and watcher.id not in self._busy:
                     self._controls.append(self._response(watcher.id, self._hub.revision))
@@ -149,22 +161,21 @@ class WatchStream:
         return watch_pb2.WatchResponse(header=self._core.header(revision), watch_id=watch_id)
 
     def _create(self, request: watch_pb2.WatchCreateRequest) -> None:
-        number = request.watch_id or self._free_id()
-        response = self._response(number, self._hub.revision)
+        response = self._response(_NO_WATCH, self._hub.revision)
         response.created = True
         self._controls.append(response)
-        if number in self._watchers:
-            response.watch_id = _ALL_WATCHES
-            response.canceled = True
-            response.cancel_reason = "etcdserver: duplicate watch ID provided on the WatchStream"
-            return
         # etcd: no key is the first of all, and a range that has no key in it is answered with an error.
         start = request.key or b"\0"
         if request.range_end and request.range_end != NO_BOUND and request.range_end <= start:
-            response.watch_id = _ALL_WATCHES
             response.canceled = True
-            response.cancel_reason = "etcdserver: watcher range is empty"
+            response.cancel_reason = "mvcc: watcher range is empty"
             return
+        number = request.watch_id or self._free_id()
+        if number in self._watchers:
+            response.canceled = True
+            response.cancel_reason = "mvcc: duplicate watch ID provided on the WatchStream"
+            return
+        response.watch_id = number
         watcher = Watcher(
             id=number,
             start=start,

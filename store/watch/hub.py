@@ -88,10 +88,9 @@ class WatchHub:
         return len(self._all)
 
     def add(self, watcher: Watcher) -> None:
-        """Begin a watch at `next_revision`; 0 or less: at the next change."""
+        """Begin a watch at `next_revision`; 0: at the next change, less: at the first of all."""
         self._all[watcher] = None
-        if watcher.next_revision <= 0:
-            watcher.next_revision = self.revision + 1
+        watcher.next_revision = max(1, watcher.next_revision) if watcher.next_revision else self.revision + 1
         if watcher.next_revision > self.revision:
             self._join(watcher)
         else:

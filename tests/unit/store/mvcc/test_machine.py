@@ -13,7 +13,7 @@ from store.mvcc.errors import StoreError
 from store.mvcc.machine import StoreMachine
 from store.mvcc.outcomes import DeleteOutcome, PutOutcome, RangeOutcome, TxnOutcome
 from store.raft.interface import Applied
-from tests.unit.store.driver import Driver, delete, op, put, read, txn, version_is
+from tests.unit.store.driver import Driver, Request, delete, op, put, read, txn, version_is
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_a_lease_can_be_compared(store: Driver) -> None:
         (txn(delete(b"")), errors.EMPTY_KEY),
         (txn(read(b"")), errors.EMPTY_KEY),
         (txn(when=(version_is(b"", 0),)), errors.EMPTY_KEY),
-        (kv_pb2.TxnRequest(success=[kv_pb2.RequestOp()]), errors.EMPTY_KEY),
+        (kv_pb2.TxnRequest(success=[kv_pb2.RequestOp()]), errors.KEY_NOT_FOUND),
         (txn(*(put(b"%d" % n) for n in range(129))), errors.TOO_MANY_OPS),
         (txn(txn(*(put(b"%d" % n) for n in range(129)))), errors.TOO_MANY_OPS),
         (txn(put(b"a", b"1", ignore_value=True)), errors.VALUE_PROVIDED),
@@ -113,6 +113,10 @@ def test_a_lease_can_be_compared(store: Driver) -> None:
         (txn(put(b"ok"), put(b"a", lease=77)), errors.LEASE_NOT_FOUND),
         (txn(put(b"ok"), read(b"a", revision=50)), errors.FUTURE_REVISION),
         (txn(put(b"ok"), txn(read(b"a", revision=50))), errors.FUTURE_REVISION),
+        (txn(put(b"ok"), read(b"a", revision=-1)), errors.COMPACTED),
+        # All puts are looked at before all reads.
+        (txn(read(b"a", revision=50), txn(put(b"a", lease=77))), errors.LEASE_NOT_FOUND),
+        (txn(put(b"a", lease=77, ignore_value=True)), errors.KEY_NOT_FOUND),
     ],
 )
 def test_a_transaction_with_a_mistake_leaves_no_trace(
@@ -128,6 +132,31 @@ def test_endless_nesting_is_refused(store: Driver) -> None:
     for _ in range(20):
         nested = kv_pb2.TxnRequest(success=[op(nested)])
     assert store.do(nested) is errors.TOO_MANY_OPS
+
+
+def test_transactions_within_have_as_many_operations_as_are_left(store: Driver) -> None:
+    def with_reads(count: int, *within: Request) -> kv_pb2.TxnRequest:
+        return txn(*within, *(read(b"a") for _ in range(count)))
+
+    assert isinstance(store.do(txn(with_reads(100, with_reads(26)))), TxnOutcome)
+    assert isinstance(store.do(txn(with_reads(100), with_reads(126))), TxnOutcome)
+    assert store.do(txn(with_reads(100, with_reads(27)))) is errors.TOO_MANY_OPS
+    assert store.do(txn(txn(otherwise=(with_reads(127),)))) is errors.TOO_MANY_OPS
+
+
+def test_a_put_that_stands_alone_is_told_first_of_its_lease(store: Driver) -> None:
+    assert store.do(put(b"a", lease=77, ignore_value=True)) is errors.LEASE_NOT_FOUND
+    assert store.do(put(b"a", ignore_value=True)) is errors.KEY_NOT_FOUND
+
+
+@pytest.mark.parametrize("limit", [2**31, 2**63 - 1])
+def test_a_limit_may_be_larger_than_anything(store: Driver, limit: int) -> None:
+    store.do(txn(put(b"a"), put(b"b")))
+    assert list(store.items(limit=limit)) == [b"a", b"b"]
+    assert list(store.items(limit=limit, revision=2, sort_target=kv_pb2.RangeRequest.MOD)) == [b"a", b"b"]
+    written, found = store.do(txn(put(b"c"), read(b"\0", b"\0", limit=limit))).responses
+    assert [record.key for record in found.records] == [b"a", b"b", b"c"]
+    assert (written.revision, found.more, store.revision) == (3, False, 3)
 
 
 def test_a_read_of_the_past_within_a_transaction_does_not_see_its_writes(store: Driver) -> None:
@@ -209,6 +238,7 @@ def test_leases_have_bounds_and_numbers_of_their_own(store: Driver) -> None:
     assert store.grant(5, ttl=1).ttl == 2
     assert store.grant(5) is errors.LEASE_EXISTS
     assert store.grant(6, ttl=9_000_000_001) is errors.TTL_TOO_LARGE
+    assert store.grant(5, ttl=9_000_000_001) is errors.TTL_TOO_LARGE
     assert store.grant(0) is errors.UNKNOWN_COMMAND
 
 

@@ -126,6 +126,16 @@ def test_a_watch_of_the_future_begins_there(store: Watched) -> None:
     assert store.taken(watcher) == [(4, b"a"), (5, b"a")]
 
 
+def test_a_watch_from_below_all_revisions_is_told_of_all_or_that_not_all_are_kept(store: Watched) -> None:
+    for _ in range(2):
+        store.do(put(b"a"))
+    store.machine.caught_up()
+    assert store.taken(store.watch(b"a", since=-3)) == [(2, b"a"), (3, b"a")]
+    store.compact(2)
+    assert store.hub.take(store.watch(b"a", since=-3)).compacted == 2
+    assert store.taken(store.watch(b"a", since=0)) == []
+
+
 def test_one_that_does_not_take_reads_the_history_later(store: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_module, "MAX_PENDING", 5)
     watcher = store.watch(b"a", b"b")

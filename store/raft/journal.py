@@ -34,6 +34,8 @@ _NAME = re.compile(r"^(\d{10})\.log$")
 _CRC = struct.Struct("<I")
 _OFFSET_BITS = 40
 _MAX_BATCH_BYTES = 16 << 20
+# For so many bytes of a segment the file system is asked at a time.
+_ROOM_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
@@ -85,6 +87,8 @@ class Journal:
         self._doomed: list[int] = []
         self._segment = 0
         self._segment_end = 0
+        # Up to where the last segment's file has room.
+        self._room = 0
         self._sequence = 1
         self.log_bytes = 0
         # Entries about the group's members that `open` found, by index.
@@ -174,7 +178,7 @@ class Journal:
         for index, _, payload in entries:
             self._places[self._slot(index)] = batch.segment << _OFFSET_BITS | at + segments.RECORD_HEADER_BYTES
             at += segments.RECORD_HEADER_BYTES + len(payload)
-        self._segment_end = at
+        self._segment_end = at + segments.BATCH_END_BYTES
         self._sequence += 1
         self._taken = batch.last_index
         self._writing = batch
@@ -275,6 +279,7 @@ class Journal:
         failpoints.hit("append.begin")
         data = segments.encode_batch(batch.sequence, [segments.encode_record(i, t, p) for i, t, p in batch.entries])
         descriptor = self._files[batch.segment]
+        self._make_room(descriptor, batch.offset + len(data))
         if not failpoints.armed():
             # Written and durable in one call: after each, the thread waits for the interpreter, often longer than for
             # the disk.
@@ -349,7 +354,11 @@ class Journal:
             os.fsync(descriptor)
             sync_directory(self._directory)
         self._segment, self._segment_end = header.number, found.good_bytes
+        self._room = found.good_bytes if found.torn_bytes else len(data)
         self._sequence = found.next_sequence
+        if header.format != segments.FORMAT:
+            # What comes next is of this version, and in a segment of its own.
+            self._segment_end = max(self._segment_end, self._segment_bytes)
 
     def _check_header(self, path: Path, header: FileHeader, *, first: bool) -> None:
         if path.name != _file_name(header.number):
@@ -394,9 +403,28 @@ class Journal:
         if os.pwrite(descriptor, data, 0) != len(data):
             raise OSError(f"short write to {path}")
         failpoints.hit("segment.written")
+        self._room = len(data)
+        self._make_room(descriptor, len(data) + 1)
         os.fsync(descriptor)
         sync_directory(self._directory)
         failpoints.hit("segment.synced")
+
+    def _make_room(self, descriptor: int, end: int) -> None:
+        """Have the file reach beyond `end` before that is written.
+
+        A file that grows makes each sync two writes where the file system keeps a journal: the data, and the new length
+        (ext4: 0.55 ms instead of 0.29).
+        """
+        if end <= self._room or self._room >= self._segment_bytes:
+            return
+        room = min(max(end, self._room + _ROOM_BYTES), self._segment_bytes)
+        try:
+            os.posix_fallocate(descriptor, 0, room)
+        except OSError as error:
+            # It cannot do that, or has not so much. The file grows then, and whether it can the write will tell.
+            log.debug("no room ahead for the journal: %s", error)
+            room = self._segment_bytes
+        self._room = room
 
     def _read_file(self, index: int) -> bytes:
         slot = self._slot(index)

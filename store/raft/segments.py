@@ -1,7 +1,7 @@
 """The bytes of the journal: a file is a header and batches; a batch is what one fdatasync made durable.
 
     file    header (magic, format, number of the file, sequence of its first batch, index and term before it, CRC),
-            batches, zeros up to where the file system was asked for room
+            batches, zeros that were written ahead
     batch   header (magic, count of records, bytes of records, sequence, CRC of this header), records, END
     record  length, CRC (of length, index, term and payload), index, term, payload
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -259,19 +262,29 @@ def test_a_file_has_room_ahead_and_keeps_its_length(tmp_path: Path, caplog: pyte
     again = opened(tmp_path, segment_bytes=3 << 20)
     fill(again, 101, 200)
     assert path.stat().st_size == size
+    # A large one needs none, and those behind it get their own.
     fill(again, 201, 201, size=1 << 20)
-    assert 2 << 20 <= path.stat().st_size < 3 << 20
-    fill(again, 202, 203, size=1 << 20)
+    assert path.stat().st_size == used(path) > size
+    fill(again, 202, 203)
+    assert used(path) + (1 << 19) < path.stat().st_size <= 3 << 20
+    fill(again, 204, 206, size=1 << 20)
     again.close()
     assert path.stat().st_size == used(path) > 3 << 20
     assert not caplog.text
-    assert contents(opened(tmp_path)) == expected(2, 200) + expected(201, 203, size=1 << 20)
+    last = opened(tmp_path)
+    assert contents(last) == [
+        *expected(2, 200),
+        *expected(201, 201, size=1 << 20),
+        *expected(202, 203),
+        *expected(204, 206, size=1 << 20),
+    ]
+    last.close()
 
 
-def test_a_file_system_that_gives_no_room_ahead_is_written_all_the_same(
+def test_a_disk_without_room_ahead_is_written_as_long_as_it_takes_the_entries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.posix_fallocate", lambda *_: _full())
+    monkeypatch.setattr("os.pwritev", _refusing_zeros(errno.ENOSPC))
     journal = opened(tmp_path, segment_bytes=300)
     fill(journal, 2, 20)
     journal.close()
@@ -279,6 +292,18 @@ def test_a_file_system_that_gives_no_room_ahead_is_written_all_the_same(
     assert len(paths) > 2
     assert all(path.stat().st_size == used(path) for path in paths)
     assert contents(opened(tmp_path)) == expected(2, 20)
+
+
+def test_a_disk_that_fails_to_make_room_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a disk holds after that nobody knows."""
+    monkeypatch.setattr("os.pwritev", _refusing_zeros(errno.EIO))
+    journal = opened(tmp_path)
+    journal.append(2, 1, b"entry")
+    batch = journal.take()
+    assert batch is not None
+    with pytest.raises(OSError, match="Input/output error"):
+        journal.write(batch)
+    journal.close()
 
 
 def test_a_segment_of_the_format_before_is_read_and_followed_by_another(tmp_path: Path) -> None:
@@ -385,10 +410,8 @@ def test_a_write_that_failed_is_written_again(tmp_path: Path, monkeypatch: pytes
         journal.append(index, 1, payload(index, 1))
     batch = journal.take()
     assert isinstance(batch, Batch)
-    import os
-
     real = os.pwritev
-    monkeypatch.setattr(os, "pwritev", lambda fd, parts, at, _: real(fd, [bytes(parts[0])[:7]], at) and _full())
+    monkeypatch.setattr(os, "pwritev", lambda fd, parts, at, _=0: real(fd, [bytes(parts[0])[:7]], at) and _full())
     with pytest.raises(OSError, match="No space"):
         journal.write(batch)
     monkeypatch.setattr(os, "pwritev", real)
@@ -409,6 +432,17 @@ def test_a_disk_that_returns_something_else_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(segments.CorruptJournal, match="entry 9 fails its checksum"):
         journal.read(9)
     journal.close()
+
+
+def _refusing_zeros(code: int) -> Callable[..., int]:
+    real = os.pwritev
+
+    def write(descriptor: int, parts: Sequence[bytes | memoryview], at: int, flags: int = 0) -> int:
+        if not any(parts[0]):
+            raise OSError(code, os.strerror(code))
+        return real(descriptor, parts, at, flags)
+
+    return write
 
 
 def _full() -> int:

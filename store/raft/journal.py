@@ -9,6 +9,7 @@ Entry `base_index` (1 in a new log) is never stored: it stands for everything be
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -34,6 +35,11 @@ _NAME = re.compile(r"^(\d{10})\.log$")
 _CRC = struct.Struct("<I")
 _OFFSET_BITS = 40
 _MAX_BATCH_BYTES = 16 << 20
+# So many zeros are written ahead at a time, and for batches of no more than so many bytes: a large one grows the file.
+_ROOM_BYTES = 1 << 20
+_SMALL_BATCH_BYTES = 64 << 10
+# No room, or no more of it for this user.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(slots=True)
@@ -85,6 +91,8 @@ class Journal:
         self._doomed: list[int] = []
         self._segment = 0
         self._segment_end = 0
+        # Up to where the last segment's file is of zeros already.
+        self._room = 0
         self._sequence = 1
         self.log_bytes = 0
         # Entries about the group's members that `open` found, by index.
@@ -174,7 +182,7 @@ class Journal:
         for index, _, payload in entries:
             self._places[self._slot(index)] = batch.segment << _OFFSET_BITS | at + segments.RECORD_HEADER_BYTES
             at += segments.RECORD_HEADER_BYTES + len(payload)
-        self._segment_end = at
+        self._segment_end = at + segments.BATCH_END_BYTES
         self._sequence += 1
         self._taken = batch.last_index
         self._writing = batch
@@ -275,6 +283,7 @@ class Journal:
         failpoints.hit("append.begin")
         data = segments.encode_batch(batch.sequence, [segments.encode_record(i, t, p) for i, t, p in batch.entries])
         descriptor = self._files[batch.segment]
+        self._make_room(descriptor, batch.offset, len(data))
         if not failpoints.armed():
             # Written and durable in one call: after each, the thread waits for the interpreter, often longer than for
             # the disk.
@@ -349,7 +358,11 @@ class Journal:
             os.fsync(descriptor)
             sync_directory(self._directory)
         self._segment, self._segment_end = header.number, found.good_bytes
+        self._room = found.good_bytes if found.torn_bytes else len(data)
         self._sequence = found.next_sequence
+        if header.format != segments.FORMAT:
+            # What comes next is of this version, and in a segment of its own.
+            self._segment_end = max(self._segment_end, self._segment_bytes)
 
     def _check_header(self, path: Path, header: FileHeader, *, first: bool) -> None:
         if path.name != _file_name(header.number):
@@ -394,9 +407,29 @@ class Journal:
         if os.pwrite(descriptor, data, 0) != len(data):
             raise OSError(f"short write to {path}")
         failpoints.hit("segment.written")
+        self._room = 0
         os.fsync(descriptor)
         sync_directory(self._directory)
         failpoints.hit("segment.synced")
+
+    def _make_room(self, descriptor: int, offset: int, size: int) -> None:
+        """Have zeros where so many bytes are to be written.
+
+        Where a file system keeps a journal, a sync of what makes a file longer, or fills a block for the first time, is
+        two writes that wait for each other. (On ext4: 2.0 flushes of the disk for each batch, and 1.0 with zeros.)
+        """
+        if offset + size <= self._room or size > _SMALL_BATCH_BYTES or offset >= self._segment_bytes:
+            return
+        room = min(offset + _ROOM_BYTES, max(offset + size, self._segment_bytes))
+        try:
+            _pwrite_all(descriptor, memoryview(bytes(room - offset)), offset)
+            os.fdatasync(descriptor)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            # For the batch itself there may be enough.
+            log.debug("no room ahead for the journal: %s", error)
+        self._room = room
 
     def _read_file(self, index: int) -> bytes:
         slot = self._slot(index)

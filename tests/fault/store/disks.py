@@ -38,7 +38,7 @@ async def torn_tail(cluster: Cluster, rng: random.Random) -> None:
 
 
 def tear(data: Path, rng: random.Random) -> bool:
-    """Add the beginning of a batch to a member's last segment; False when there is no segment yet."""
+    """Put the beginning of a batch behind the last one of a member; False when there is no segment yet."""
     paths = sorted((data / "log").glob("*.log"))
     if not paths:
         return False
@@ -49,7 +49,8 @@ def tear(data: Path, rng: random.Random) -> bool:
     before = (last.index, last.term) if last else (found.header.previous_index, found.header.previous_term)
     index, term = before[0] + 1, before[1]
     batch = segments.encode_batch(found.next_sequence, [segments.encode_record(index, term, rng.randbytes(300))])
-    with paths[-1].open("ab") as file:
+    with paths[-1].open("r+b") as file:
+        file.seek(found.good_bytes)
         file.write(batch[: rng.randrange(1, len(batch))])
     return True
 

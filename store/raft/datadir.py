@@ -12,7 +12,6 @@ joining         the member was let join a group that runs: as the configuration'
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import shutil
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from kybern.daemon import StartupError
+from kybern.daemon import StartupError, hold
 from kybern.struct import Frozen
 from store.raft import failpoints
 
@@ -101,7 +100,7 @@ class DataDir:
 
     @classmethod
     def _locked(cls, path: Path, identity: Identity, *, restoring: bool) -> DataDir:
-        lock = _lock(path)
+        lock = hold(path)
         try:
             directory = cls(path, lock)
             directory._mark(restoring=restoring)
@@ -256,8 +255,15 @@ class DataDir:
 
 
 def is_joining(path: Path) -> bool:
-    """Whether a member is to join, with this data directory, a group that runs."""
-    return (path / _JOINING).exists()
+    """Whether a member is to join, with this data directory, a group that runs.
+
+    Raises:
+        StartupError: when the directory cannot be looked into.
+    """
+    try:
+        return (path / _JOINING).exists()
+    except OSError as error:
+        raise StartupError(f"cannot use the data directory {path}: {error.strerror}") from error
 
 
 def vacate(path: Path, aside: str) -> Path | None:
@@ -266,7 +272,7 @@ def vacate(path: Path, aside: str) -> Path | None:
     Raises:
         StartupError: a process uses the directory, or the disk does not take that; it can be tried again.
     """
-    lock = _lock(path)
+    lock = hold(path)
     try:
         held = [entry.name for entry in path.iterdir() if entry.name not in (*_OF_NOBODY, _JOINING)]
         held = [name for name in held if not name.startswith("before-")]
@@ -285,28 +291,6 @@ def vacate(path: Path, aside: str) -> Path | None:
         raise StartupError(f"cannot empty the data directory {path}: {error}") from error
     finally:
         os.close(lock)
-
-
-def _lock(path: Path) -> int:
-    """The descriptor of a lock on a directory, which is made when it is not there yet.
-
-    Raises:
-        StartupError: another process has it, or it cannot be written.
-    """
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StartupError(f"cannot use the data directory {path}: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
-        raise StartupError(f"another process uses the data directory {path}", retry=True) from error
-    except OSError as error:
-        os.close(lock)
-        raise StartupError(f"cannot use the data directory {path}: {error.strerror}") from error
-    return lock
 
 
 def require_empty(path: Path) -> None:

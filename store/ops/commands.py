@@ -20,6 +20,8 @@ from store.raft import failpoints
 from store.raft.datadir import vacate
 
 _CONFIG = Path("/etc/kybern/store.yaml")
+# What shells say of a program that ended by Ctrl-C.
+_INTERRUPTED = 130
 
 
 def main(program: str, arguments: Sequence[str]) -> int:
@@ -36,6 +38,9 @@ def main(program: str, arguments: Sequence[str]) -> int:
         {"restore": _restore, "recover": _recover, "join": _join}[options.command](options)
     except StartupError as error:
         return daemon.fail(program, error)
+    except KeyboardInterrupt:
+        print(f"\n{program}: interrupted", file=sys.stderr)
+        return _INTERRUPTED
     return 0
 
 

@@ -141,7 +141,7 @@ def require_root(what: str) -> None:
 
 
 def hold(folder: Path, name: str = "lock") -> int:
-    """Lock a data directory, made when it is not there yet, for this process, until the result (a descriptor) is closed.
+    """Lock a data directory, made when it is not there yet, for this process: until the descriptor is closed.
 
     The lock is on the file `name` in it.
 

@@ -26,9 +26,19 @@ def invoke(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except (CliError, StartupError) as error:
         print(f"{name}: {error}", file=sys.stderr)
-        if hint := getattr(error, "hint", ""):
+        if hint := getattr(error, "hint", "") or _hint(error):
             print(f"  {hint}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        # Such as a full disk below the output.
+        print(f"{name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _hint(error: Exception) -> str:
+    """What may be said to an error that says nothing itself."""
+    missing = isinstance(error.__cause__, PermissionError) and "root" not in str(error)
+    return "does it need root?" if missing else ""

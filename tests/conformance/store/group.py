@@ -150,11 +150,15 @@ class Group:
 
     # --- kybern store
 
+    def kybern_command(self, of: str) -> list[str]:
+        """The beginning of a command line of `kybern store`, with a member's configuration."""
+        program = "import sys; from kybern.cli.main import main; sys.exit(main())"
+        return [sys.executable, "-c", program, "store", f"--config={self.file(of)}"]
+
     def try_kybern(self, *words: str, of: str = "s1", stdin: str = "") -> subprocess.CompletedProcess[str]:
         """`kybern store`, with a member's configuration."""
-        program = "import sys; from kybern.cli.main import main; sys.exit(main())"
         return subprocess.run(
-            [sys.executable, "-c", program, "store", f"--config={self.file(of)}", *words],
+            [*self.kybern_command(of), *words],
             input=stdin,
             capture_output=True,
             text=True,

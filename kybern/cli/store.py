@@ -131,43 +131,19 @@ def member_add(
 @member.command("remove")
 def member_remove(context: typer.Context, name: MemberArgument) -> None:
     """Let a member leave for good."""
-
-    async def work() -> MemberRow:
-        access = _access(context)
-        found = await store_calls.find_member(access, name)
-        await store_calls.remove_member(access, int(found.id, 16))
-        return found
-
-    found = _run("removing the member", work())
-    typer.echo(f"member {found.id} ({found.name}) is removed")
+    typer.echo(f"{_with_member(context, name, store_calls.remove_member, 'removing the member')} is removed")
 
 
 @member.command("promote")
 def member_promote(context: typer.Context, name: MemberArgument) -> None:
     """Give a learner that has caught up a vote."""
-
-    async def work() -> MemberRow:
-        access = _access(context)
-        found = await store_calls.find_member(access, name)
-        await store_calls.promote_member(access, int(found.id, 16))
-        return found
-
-    found = _run("promoting the member", work())
-    typer.echo(f"member {found.id} ({found.name}) votes")
+    typer.echo(f"{_with_member(context, name, store_calls.promote_member, 'promoting the member')} votes")
 
 
 @store.command("move-leader")
 def move_leader(context: typer.Context, name: MemberArgument) -> None:
     """Hand leadership to a member."""
-
-    async def work() -> MemberRow:
-        access = _access(context)
-        found = await store_calls.find_member(access, name)
-        await store_calls.move_leader(access, int(found.id, 16))
-        return found
-
-    found = _run("handing leadership over", work())
-    typer.echo(f"member {found.id} ({found.name}) leads")
+    typer.echo(f"{_with_member(context, name, store_calls.move_leader, 'handing leadership over')} leads")
 
 
 @store.command()
@@ -306,8 +282,8 @@ def recover(
 ) -> None:
     """When the majority is lost for good: let this host's member, which must be stopped, go on ALONE with what it has.
 
-    Writes that only the lost members had are lost. Members of the old group have no part in the new one; add others
-    with `member add`. `--config` comes before the command.
+    Writes that only the lost members had are lost. Members of the old group have no part in the new one; on their
+    hosts, `kybern store join` makes members of it. `--config` comes before the command.
     """
     words = ["--yes"] if yes else []
     words += ["--dry-run"] if dry_run else []
@@ -395,6 +371,22 @@ def _run(what: str, work: Coroutine[Any, Any, T]) -> T:
             return await work
 
     return asyncio.run(run())
+
+
+def _with_member(
+    context: typer.Context, name: str, act: Callable[[Access, int], Coroutine[Any, Any, None]], what: str
+) -> str:
+    """Do something with a member that is named or numbered; the member, in words."""
+
+    async def work() -> MemberRow:
+        access = _access(context)
+        found = await store_calls.find_member(access, name)
+        await act(access, int(found.id, 16))
+        return found
+
+    found = _run(what, work())
+    # One that has not come yet has no name.
+    return f"member {found.id} ({found.name or found.peer_address})"
 
 
 def _asked(question: str) -> str:

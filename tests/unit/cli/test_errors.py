@@ -26,6 +26,11 @@ def ending(error: BaseException, cause: BaseException | None = None) -> int:
         (CliError("no", "try yes"), None, "kybern: no\n  try yes\n"),
         (CliError("no"), OSError(), "kybern: no\n"),
         (StartupError("cannot read x"), PermissionError(), "kybern: cannot read x\n  does it need root?\n"),
+        (
+            PermissionError(13, "Permission denied", "x"),
+            None,
+            "kybern: [Errno 13] Permission denied: 'x'\n  does it need root?\n",
+        ),
         (OSError(28, "No space left on device"), None, "kybern: [Errno 28] No space left on device\n"),
     ],
 )

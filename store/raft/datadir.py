@@ -25,6 +25,12 @@ from kybern.daemon import StartupError, hold
 from kybern.struct import Frozen
 from store.raft import failpoints
 
+# What there is to do about a file that is missing or damaged.
+ADVICE = (
+    "bring it back as it was; or, if the other members are a majority, `kybern store join` on this host lets this one "
+    "join anew, with all that they have"
+)
+
 _MARK = "restoring"
 _JOINING = "joining"
 # What may lie in a directory that counts as empty: the root of a file system has the second.
@@ -129,14 +135,13 @@ class DataDir:
             data = self._vote_path.read_bytes()
         except FileNotFoundError:
             raise StartupError(
-                f"{self._vote_path} is missing: without term and vote this member could vote twice; remove the whole "
-                f"data directory {self.path} only if the other members are a majority without it"
+                f"{self._vote_path} is missing: without term and vote this member could vote twice; {ADVICE}"
             ) from None
         except OSError as error:
             raise StartupError(f"cannot read {self._vote_path}: {error.strerror}") from error
         vote = _decode_vote(data)
         if vote is None:
-            raise StartupError(f"{self._vote_path} is corrupt at offset 0: it does not match its checksum")
+            raise StartupError(f"{self._vote_path} is corrupt at offset 0: it does not match its checksum; {ADVICE}")
         # A process that was killed between rename and fsync left it in the page cache alone.
         try:
             sync_file(self._vote_path)
@@ -184,7 +189,7 @@ class DataDir:
         except FileNotFoundError:
             return 0
         except (OSError, ValueError) as error:
-            raise StartupError(f"{file} does not hold a number: {error}") from error
+            raise StartupError(f"{file} does not hold a number: {error}; {ADVICE}") from error
 
     def save_id(self, member_id: int) -> None:
         """Keep the member's id.
@@ -230,7 +235,7 @@ class DataDir:
         except FileNotFoundError:
             found = None
         except msgspec.MsgspecError as error:
-            raise StartupError(f"{file} is corrupt at offset 0: {error}") from error
+            raise StartupError(f"{file} is corrupt at offset 0: {error}; {ADVICE}") from error
         if found is None:
             self._initialise(file, identity)
             return
@@ -245,9 +250,7 @@ class DataDir:
     def _initialise(self, file: Path, identity: Identity) -> None:
         """Claim an empty directory. The identity comes last: without it nothing in here has been used yet."""
         if self.log_path.is_dir() and any(self.log_path.iterdir()):
-            raise StartupError(
-                f"{file} is missing although {self.log_path} holds a log; restore it or empty the directory"
-            )
+            raise StartupError(f"{file} is missing although {self.log_path} holds a log; {ADVICE}")
         self.log_path.mkdir(mode=0o700, exist_ok=True)
         self.save_vote(Vote())
         replace_durably(file, msgspec.json.encode(identity))

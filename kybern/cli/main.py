@@ -212,6 +212,8 @@ def _check_out(out: Path, *, force: bool) -> None:
     """Before anything is done."""
     if out.exists() and not force:
         raise CliError(f"{out} is there already", "choose another --out, or say --force to replace it")
+    if not out.absolute().parent.is_dir():
+        raise CliError(f"cannot write {out}: there is no folder {out.parent}")
 
 
 def _write_bundle(out: Path, data: bytes) -> None:

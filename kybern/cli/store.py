@@ -208,13 +208,14 @@ def snapshot_save(
 @snapshot.command("verify")
 def snapshot_verify(file: FileArgument) -> None:
     """Check that a file is whole and unchanged."""
-    typer.echo(f"{file}: whole, SHA-256 {snapshots.verify(file)}")
+    checksum = _run("checking the file", asyncio.to_thread(snapshots.verify, file))
+    typer.echo(f"{file}: whole, SHA-256 {checksum}")
 
 
 @snapshot.command("status")
 def snapshot_status(file: FileArgument, output: OutputOption = "table") -> None:
     """Check a file and show what it holds."""
-    info = snapshots.inspect(file)
+    info = _run("checking the file", asyncio.to_thread(snapshots.inspect, file))
     rows = [("REVISION", "COMPACTED", "KEYS", "SIZE", "SHA-256")]
     rows += [(str(info.revision), str(info.compacted), str(info.keys), size(info.size), info.sha256[:16])]
     _print(info, output, render(rows))

@@ -128,6 +128,7 @@ def test_a_node_of_another_cluster_does_not_mix_in(first: Path, tmp_path: Path) 
     [
         (["certs", "master", "m9", "--out", "m9.tar"], "no master m9"),
         (["certs", "master", "m9", "--address", "m9", "--out", "m9.tar"], "--address: 'm9'"),
+        (["certs", "master", "m9", "--address", "192.168.1.19", "--out", "absent/m9.tar"], "there is no folder absent"),
         (["certs", "node", "N1", "--address", "192.168.1.101", "--out", "n1.tar"], "not a name"),
         (["certs", "node", "n1", "--address", "10.96.0.7", "--out", "n1.tar"], "range of the services"),
         (["join", "node", "--bundle", "absent.tar"], "absent.tar"),
@@ -137,7 +138,10 @@ def test_errors_name_what_is_wrong(
     first: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str], says: str
 ) -> None:
     monkeypatch.chdir(first.parent)
+    before = (first / "cluster.yaml").read_bytes()
     assert run([*words, "--dir", str(first)]) == 1
+    assert (first / "cluster.yaml").read_bytes() == before
+    assert not (first.parent / "absent").exists()
     error = capsys.readouterr().err
     assert error.startswith("kybern: ")
     assert says in error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import resource
@@ -137,6 +138,36 @@ def require_root(what: str) -> None:
     """
     if os.geteuid() != 0:
         raise StartupError(f"{what} needs root: run it with sudo, or as the systemd unit does")
+
+
+def hold(folder: Path, name: str = "lock") -> int:
+    """Lock a data directory, made when it is not there yet, for this process: until the descriptor is closed.
+
+    The lock is on the file `name` in it.
+
+    Raises:
+        StartupError: when another process has it, or the directory cannot be used.
+    """
+    file = folder / name
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unusable(folder, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        text = f"another process uses the data directory {folder}: stop it first (`fuser {file}` shows which)"
+        raise StartupError(text, retry=True) from error
+    except OSError as error:
+        os.close(descriptor)
+        raise _unusable(folder, error) from error
+    return descriptor
+
+
+def _unusable(folder: Path, error: OSError) -> StartupError:
+    return StartupError(f"cannot use the data directory {folder}: {error.strerror}")
 
 
 def _first(group: BaseExceptionGroup[StartupError]) -> StartupError:

@@ -82,8 +82,13 @@ def verify(path: Path) -> str:
     digest = hashlib.sha256()
     try:
         size = path.stat().st_size
+        if path.is_dir():
+            raise BadSnapshot(f"{path} is a folder; name a file in it")
         if size <= DIGEST or size % BLOCK != DIGEST:
-            raise BadSnapshot(f"{path} is not a whole snapshot: {size} bytes are not blocks of {BLOCK} and a checksum")
+            raise BadSnapshot(
+                f"{path} is not a whole snapshot: {size} bytes are not blocks of {BLOCK} and a checksum",
+                "take another copy: it was cut, or is not of `snapshot save`",
+            )
         with path.open("rb") as file:
             left = size - DIGEST
             while left:

@@ -9,7 +9,6 @@ from typing import Annotated
 import msgspec
 import typer
 
-from kybern.cli.asking import quiet
 from kybern.cli.errors import invoke
 from lab import demo, environment, faults, lifecycle, names, network, state, status
 from lab.errors import LabError
@@ -175,5 +174,4 @@ def _root(what: str) -> None:
 
 def main() -> int:
     """The command."""
-    quiet()
     return invoke(app, "kybern-lab", sys.argv[1:])

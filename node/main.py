@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import fcntl
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -78,16 +77,7 @@ def only_agent(data_dir: Path) -> Iterator[None]:
     Raises:
         StartupError: when the directory cannot be used, or another agent holds it.
     """
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(data_dir / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StartupError(f"cannot use data_dir {data_dir}: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise StartupError(f"another kybern-node is running with data_dir {data_dir}", retry=True) from error
+    descriptor = daemon.hold(data_dir, "agent.lock")
     try:
         yield
     finally:

@@ -19,6 +19,7 @@ import msgspec
 
 from kybern import daemon, pki
 from kybern.clock import SystemClock
+from kybern.config.addresses import split_literal
 from kybern.config.loading import load
 from kybern.config.models import StoreConfig
 from store.server.core import GROUP_STORE
@@ -72,6 +73,7 @@ def check(config: StoreConfig) -> None:
         raise daemon.StartupError(
             f"the certificate {config.tls.cert} is that of {identity.name!r}, but this member's name is {config.name!r}"
         )
+    _check_addresses(config)
     if config.members.get(config.name) != config.peer_address:
         raise daemon.StartupError(
             f"members must give this member ({config.name!r}) its peer_address, {config.peer_address}"
@@ -80,6 +82,18 @@ def check(config: StoreConfig) -> None:
         raise daemon.StartupError("backup_directory must be outside of data_dir: what takes one would take the other")
     if config.election_timeout_min >= config.election_timeout_max:
         raise daemon.StartupError("election_timeout_min must be less than election_timeout_max")
+
+
+def _check_addresses(config: StoreConfig) -> None:
+    named = {"client_address": config.client_address, "peer_address": config.peer_address}
+    named |= {"metrics_address": config.metrics_address} if config.metrics_address else {}
+    named |= {f"members: {name}": address for name, address in config.members.items()}
+    named |= {f"clients: {name}": address for name, address in config.clients.items()}
+    for field, address in named.items():
+        try:
+            split_literal(address)
+        except ValueError as error:
+            raise daemon.StartupError(f"{field}: {error}") from error
 
 
 async def serve(config: StoreConfig, process: daemon.Daemon) -> None:

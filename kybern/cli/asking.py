@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
+import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -26,6 +26,21 @@ Check = grpc.aio.UnaryUnaryMultiCallable[health_pb2.HealthCheckRequest, health_p
 # How long a daemon may take to answer, in seconds.
 PATIENCE = 3.0
 CONTROLLERS_LEASE = ("kube-system", "kybern-controllers")
+# What gRPC says of connections, and what that means.
+_ANOTHER_PORT = "what listens there does not speak gRPC: is it another port?"
+_MEANINGS = {
+    "Connection refused": "connection refused: the daemon does not run",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is expired or of another cluster",
+    "Hostname Verification": "its certificate is not for this address",
+    "missing selected ALPN": _ANOTHER_PORT,
+    "WRONG_VERSION_NUMBER": _ANOTHER_PORT,
+    "Socket closed": "it ended the connection: it stopped, or does not take the certificate that it is shown",
+    "Handshake read failed": "it does not answer: it hangs, or something else listens there",
+    "errors resolving": "there is no host of this name",
+    "No route to host": "no route to host",
+    "Network is unreachable": "the network is unreachable",
+}
+_ALARM = re.compile(r"memberID:(\d+) alarm:(\w+)")
 _LEASES = objects_pb2.Resource(group="coordination.k8s.io", version="v1", resource="leases")
 _NODES = objects_pb2.Resource(version="v1", resource="nodes")
 
@@ -45,12 +60,13 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
-    """A member's view of its group. Ids are the store's."""
+    """A member's view of its group. Ids are the store's; `alarms` are names of those that are on."""
 
     member: int
     leader: int
     term: int
     revision: int
+    alarms: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +119,22 @@ class _Lease(msgspec.Struct):
     spec: _LeaseSpec = msgspec.field(default_factory=_LeaseSpec)
 
 
-def quiet() -> None:
-    """Keep gRPC's own log lines away from people: what is wrong with a daemon is in the answers. Call it first."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+def channel(address: str, tls: Tls) -> grpc.aio.Channel:
+    """A channel for a question or two: whoever needs long to connect has all of `PATIENCE` for it.
+
+    gRPC takes the least time between two attempts for the most that one may take, and a daemon's own channels try again
+    soon: a busy daemon, or one that is far away, would be called down.
+
+    Raises:
+        StartupError: when a file of `tls` cannot be read.
+    """
+    return open_channel(address, tls, [("grpc.min_reconnect_backoff_ms", int(PATIENCE * 1000))])
 
 
 async def health(address: str, tls: Tls) -> Health:
     """What a daemon's health service says."""
-    async with open_channel(address, tls) as channel:
-        check: Check = channel.unary_unary(
+    async with channel(address, tls) as connection:
+        check: Check = connection.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
             response_deserializer=health_pb2.HealthCheckResponse.FromString,
@@ -119,7 +142,7 @@ async def health(address: str, tls: Tls) -> Health:
         try:
             answer = await check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
         except grpc.aio.AioRpcError as error:
-            return Health("Down", _reason(error))
+            return Health("Down", reason(error))
     if answer.status == health_pb2.HealthCheckResponse.SERVING:
         return Health("Serving")
     return Health("NotServing", "it runs, but says that it does not serve")
@@ -127,13 +150,19 @@ async def health(address: str, tls: Tls) -> Health:
 
 async def store_status(address: str, tls: Tls) -> StoreStatus | None:
     """What a store member knows of its group; None when it does not answer."""
-    async with open_channel(address, tls) as channel:
-        stub = maintenance_pb2_grpc.MaintenanceStub(channel)
+    async with channel(address, tls) as connection:
+        stub = maintenance_pb2_grpc.MaintenanceStub(connection)
         try:
             answer = await stub.Status(maintenance_pb2.StatusRequest(), timeout=PATIENCE)
         except grpc.aio.AioRpcError:
             return None
-    return StoreStatus(answer.header.member_id, answer.leader, answer.raftTerm, answer.header.revision)
+    alarms = frozenset(found[2] for found in map(alarm, answer.errors) if found)
+    return StoreStatus(answer.header.member_id, answer.leader, answer.raftTerm, answer.header.revision, alarms)
+
+
+def alarm(problem: str) -> re.Match[str] | None:
+    """An alarm among the errors of a member's status, as etcd words it: the member's number (decimal), and its name."""
+    return _ALARM.match(problem)
 
 
 def store_leader(found: Mapping[str, StoreStatus | None]) -> str | None:
@@ -153,8 +182,8 @@ async def lease_holder(addresses: Iterable[str], tls: Tls) -> str:
     )
 
     async def ask(address: str) -> str:
-        async with open_channel(address, tls) as channel:
-            answer = await objects_pb2_grpc.ObjectsStub(channel).Get(request, timeout=PATIENCE)
+        async with channel(address, tls) as connection:
+            answer = await objects_pb2_grpc.ObjectsStub(connection).Get(request, timeout=PATIENCE)
         return msgspec.json.decode(answer.json, type=_Lease).spec.holder_identity
 
     return await _first(ask, addresses) or ""
@@ -165,8 +194,8 @@ async def nodes(addresses: Iterable[str], tls: Tls) -> list[NodeInfo] | None:
     request = objects_pb2.ListRequest(resource=_NODES, encoding=objects_pb2.ENCODING_JSON)
 
     async def ask(address: str) -> list[NodeInfo]:
-        async with open_channel(address, tls) as channel:
-            pages = objects_pb2_grpc.ObjectsStub(channel).List(request, timeout=PATIENCE)
+        async with channel(address, tls) as connection:
+            pages = objects_pb2_grpc.ObjectsStub(connection).List(request, timeout=PATIENCE)
             return [_node(item.json) async for page in pages for item in page.items]
 
     return await _first(ask, addresses)
@@ -200,16 +229,12 @@ def _node(document: bytes) -> NodeInfo:
     return NodeInfo(node.metadata.name, f"{address}:{port}" if address else "", ready)
 
 
-def _reason(error: grpc.aio.AioRpcError) -> str:
-    text = error.details() or ""
+def reason(error: grpc.aio.AioRpcError) -> str:
+    """Why a call failed, in words for people; what the daemon itself says is left as it is."""
+    text = " ".join((error.details() or "").split())
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return f"no answer within {PATIENCE:.0f} s"
-    for sign, meaning in (
-        ("Connection refused", "connection refused: the daemon does not run"),
-        ("CERTIFICATE_VERIFY_FAILED", "its certificate is expired or of another cluster"),
-        ("No route to host", "no route to host"),
-        ("Network is unreachable", "the network is unreachable"),
-    ):
+        return "no answer in time"
+    for sign, meaning in _MEANINGS.items():
         if sign in text:
             return meaning
-    return " ".join(text.split())[:120] or error.code().name
+    return text[:300] or error.code().name

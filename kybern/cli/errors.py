@@ -24,11 +24,18 @@ def invoke(app: typer.Typer, name: str, arguments: Sequence[str]) -> int:
         app(args=list(arguments), prog_name=name)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except (CliError, StartupError) as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        if hint := getattr(error, "hint", ""):
+    # The last: such as a full disk below the output.
+    except (CliError, StartupError, OSError) as error:
+        print(f"{name}: {str(error) or type(error).__name__}", file=sys.stderr)
+        if hint := getattr(error, "hint", "") or _hint(error):
             print(f"  {hint}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _hint(error: Exception) -> str:
+    """What may be said to an error that says nothing itself."""
+    refused = isinstance(error, PermissionError) or isinstance(error.__cause__, PermissionError)
+    return "does it need root?" if refused and "root" not in str(error) else ""

@@ -64,6 +64,7 @@ def master_bundle(
     """
     file, authorities = on_disk.read_cluster(folder), load_authorities(folder)
     if address is not None and file.members.get(name) != address:
+        check_host(file, "--address", address)
         file = ClusterFile(file.endpoint, {**file.members, check_name("NAME", name): address}, file.cluster, file.ports)
         check(file)
         on_disk.write(folder, {CLUSTER: on_disk.configuration(file)}, force=True)

@@ -13,17 +13,19 @@ import typer
 from rich.console import Console
 
 from kybern.cli import hosts
-from kybern.cli.asking import quiet
 from kybern.cli.cluster import ClusterFile, Layout, NodeOptions, Ports, check_name, settings
 from kybern.cli.errors import CliError, invoke
 from kybern.cli.status import Status, gather, shown, table
 from kybern.cli.store import store
+from kybern.cli.tables import OutputOption
 from kybern.pki import utc_now, write_private
 
 app = typer.Typer(
     help="Make hosts part of a Kybern cluster, and see how the cluster is.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # Only so are the lines of a docstring's second paragraph joined.
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 join = typer.Typer(help="Make this host part of a cluster, with a bundle of `kybern certs`.", no_args_is_help=True)
@@ -74,8 +76,9 @@ def init(
     force: ForceOption = False,
 ) -> None:
     """Begin a cluster: authorities, certificates, configuration and an administrator's kubeconfig of a first master."""
-    members = hosts.parse_pairs("--member", member or [])
-    if members.setdefault(check_name("--name", name), address) != address:
+    given_members = hosts.parse_pairs("--member", member or [])
+    members = {check_name("--name", name): address, **given_members}
+    if members[name] != address:
         raise CliError(f"--member says that {name} is at {members[name]}, --address says {address}")
     given = {"pod_cidr": pod_cidr, "service_cidr": service_cidr, "dns_address": dns_address, "domain": domain}
     cluster = settings(set_ or [], name=cluster_name, **given)
@@ -188,12 +191,10 @@ def join_node(
 
 @app.command()
 def status(
-    output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
+    output: OutputOption = "table",
     folder: LookedAtOption = ETC,
 ) -> None:
     """Show stores, masters and nodes, and who leads; exits with 1 when one does not serve."""
-    if output not in ("table", "json"):
-        raise CliError(f"--output {output}: must be table or json")
 
     async def ask() -> Status:
         async with shown("asking every daemon", Console(stderr=True)):
@@ -211,6 +212,8 @@ def _check_out(out: Path, *, force: bool) -> None:
     """Before anything is done."""
     if out.exists() and not force:
         raise CliError(f"{out} is there already", "choose another --out, or say --force to replace it")
+    if not out.absolute().parent.is_dir():
+        raise CliError(f"cannot write {out}: there is no folder {out.parent}")
 
 
 def _write_bundle(out: Path, data: bytes) -> None:
@@ -231,5 +234,4 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> int:
     """The command."""
-    quiet()
     return run(sys.argv[1:])

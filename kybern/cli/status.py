@@ -56,9 +56,12 @@ async def gather(folder: Path) -> Status:
     """Ask every daemon that can be asked with what this host has."""
     file = read_cluster(folder)
     api, store = credentials(folder)
-    stores, masters, nodes = await asyncio.gather(_stores(file, store), _masters(file, api), _nodes(file, api))
+    (stores, alarms), masters, nodes = await asyncio.gather(
+        _stores(file, store), _masters(file, api), _nodes(file, api)
+    )
     daemons = [*stores, *masters, *(nodes or [])]
     problems = [f"{r.kind} {r.name}: {r.detail}" for r in daemons if r.state != "Serving"]
+    problems += [f"store: the alarm {alarm} is on: `kybern store status` tells more" for alarm in sorted(alarms)]
     if stores and not any(r.leader for r in stores):
         problems.append("the store has no leader: nothing can be written")
     if nodes is None:
@@ -90,9 +93,10 @@ async def shown(what: str, console: Console, after: float = 1.0) -> AsyncIterato
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _stores(file: ClusterFile, tls: Tls | None) -> list[Row]:
+async def _stores(file: ClusterFile, tls: Tls | None) -> tuple[list[Row], set[str]]:
+    """The members, and the store's alarms that are on."""
     if tls is None:
-        return []  # a node holds nothing that opens the store
+        return [], set()  # a node holds nothing that opens the store
     addresses = {n: f"{a}:{file.ports.store}" for n, a in file.members.items()}
     answers = await asyncio.gather(*(asking.health(a, tls) for a in addresses.values()))
     found = await asyncio.gather(*(asking.store_status(a, tls) for a in addresses.values()))
@@ -103,7 +107,7 @@ async def _stores(file: ClusterFile, tls: Tls | None) -> list[Row]:
         status = statuses[name]
         detail = f"revision {status.revision}, term {status.term}" if status is not None else ""
         rows.append(_row("store", name, address, health, leader=name == leader, detail=detail))
-    return rows
+    return rows, {alarm for status in statuses.values() if status is not None for alarm in status.alarms}
 
 
 async def _masters(file: ClusterFile, tls: Tls) -> list[Row]:

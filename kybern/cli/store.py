@@ -18,10 +18,12 @@ from kybern.cli import snapshots, store_calls
 from kybern.cli.errors import CliError
 from kybern.cli.status import shown
 from kybern.cli.store_calls import Access, MemberRow, StatusRow
-from kybern.cli.tables import render, size
+from kybern.cli.tables import Output, OutputOption, render, size
 from kybern.config.loading import load
 from kybern.config.models import StoreConfig, Tls
 from kybern.pb.etcd.maintenance_pb2 import AlarmRequest
+from kybern.rpc.credentials import channel_credentials
+from kybern.tls import client_context
 
 T = TypeVar("T")
 
@@ -36,7 +38,6 @@ store.add_typer(member, name="member")
 store.add_typer(snapshot, name="snapshot")
 store.add_typer(alarm, name="alarm")
 
-OutputOption = Annotated[str, typer.Option("--output", "-o", help="table or json.")]
 MemberArgument = Annotated[str, typer.Argument(metavar="MEMBER", help="Name or number of a member.")]
 BumpOption = Annotated[
     int | None,
@@ -80,12 +81,16 @@ def connect(
         if len(given) not in (0, 3):
             raise CliError("--cacert, --cert and --key go together")
         tls = Tls(cert=cert, key=key, ca=cacert) if cert and key and cacert else None
-        addresses = [e.strip().removeprefix("https://") for e in endpoints.split(",") if e.strip()]
+        given_addresses = [store_calls.address_of(e.strip(), "--endpoints") for e in endpoints.split(",") if e.strip()]
+        addresses = given_addresses
         if not addresses or tls is None:
             known = load(config, StoreConfig)
             addresses = addresses or sorted(known.clients.values())
             tls = tls or known.tls
-        return Access(addresses, tls)
+        # gRPC says of files that it cannot use no more than that there is no connection.
+        channel_credentials(tls)
+        client_context(tls)
+        return Access(addresses, tls, partial=not given_addresses)
 
     context.obj = _Connection(config, access)
 
@@ -117,51 +122,28 @@ def member_add(
     peer_address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where the others reach the new member.")],
     learner: Annotated[bool, typer.Option("--learner", help="Without a vote, until it is promoted.")] = False,
 ) -> None:
-    """Let another member join. Start it afterwards, with an empty data directory."""
+    """Let another member join, which is started afterwards. `kybern store join` on its host does all that is needed."""
     added = _run("adding the member", store_calls.add_member(_access(context), peer_address, learner=learner))
     typer.echo(f"member {added.id} at {added.peer_address} is added{' as a learner' if added.learner else ''}")
+    typer.echo("Next, there: start it with an empty data directory, and `initial_state: existing` in its store.yaml")
 
 
 @member.command("remove")
 def member_remove(context: typer.Context, name: MemberArgument) -> None:
     """Let a member leave for good."""
-
-    async def work() -> MemberRow:
-        access = _access(context)
-        found = await store_calls.find_member(access, name)
-        await store_calls.remove_member(access, int(found.id, 16))
-        return found
-
-    found = _run("removing the member", work())
-    typer.echo(f"member {found.id} ({found.name}) is removed")
+    typer.echo(f"{_with_member(context, name, store_calls.remove_member, 'removing the member')} is removed")
 
 
 @member.command("promote")
 def member_promote(context: typer.Context, name: MemberArgument) -> None:
     """Give a learner that has caught up a vote."""
-
-    async def work() -> MemberRow:
-        access = _access(context)
-        found = await store_calls.find_member(access, name)
-        await store_calls.promote_member(access, int(found.id, 16))
-        return found
-
-    found = _run("promoting the member", work())
-    typer.echo(f"member {found.id} ({found.name}) votes")
+    typer.echo(f"{_with_member(context, name, store_calls.promote_member, 'promoting the member')} votes")
 
 
 @store.command("move-leader")
 def move_leader(context: typer.Context, name: MemberArgument) -> None:
     """Hand leadership to a member."""
-
-    async def work() -> MemberRow:
-        access = _access(context)
-        found = await store_calls.find_member(access, name)
-        await store_calls.move_leader(access, int(found.id, 16))
-        return found
-
-    found = _run("handing leadership over", work())
-    typer.echo(f"member {found.id} ({found.name}) leads")
+    typer.echo(f"{_with_member(context, name, store_calls.move_leader, 'handing leadership over')} leads")
 
 
 @store.command()
@@ -178,9 +160,17 @@ def compact(
 def defrag(context: typer.Context) -> None:
     """Let every member give back unused space, one after the other (a real etcd stands still meanwhile)."""
     access = _access(context)
-    for address in access.addresses:
-        _run(f"defragmenting {address}", store_calls.defragment(access, address))
-        typer.echo(f"{address} is defragmented")
+    failed = False
+    for row in _run("asking every member", store_calls.statuses(access)):
+        try:
+            _run(f"defragmenting {row.address}", store_calls.defragment(access, row.address))
+        except CliError as error:
+            failed = True
+            typer.echo(f"kybern: {error}", err=True)
+        else:
+            typer.echo(f"{row.address} is defragmented")
+    if failed:
+        raise typer.Exit(1)
 
 
 @alarm.command("list")
@@ -198,24 +188,34 @@ def alarm_disarm(context: typer.Context) -> None:
 
 
 @snapshot.command("save")
-def snapshot_save(context: typer.Context, file: FileArgument) -> None:
+def snapshot_save(
+    context: typer.Context,
+    file: FileArgument,
+    without_leader: Annotated[
+        bool,
+        typer.Option(
+            "--without-leader", help="When no member knows a leader: what one of them has, which may not be the last."
+        ),
+    ] = False,
+) -> None:
     """Save a copy of the whole state. It holds the cluster's secrets: keep it safe."""
     access = _access(context)
     with snapshots.writing(file) as write:
-        address = _run("saving", store_calls.save_snapshot(access, write))
+        address = _run("saving", store_calls.save_snapshot(access, write, leaderless=without_leader))
     typer.echo(f"{file}: {size(file.stat().st_size)} from {address}, its checksum is right")
 
 
 @snapshot.command("verify")
 def snapshot_verify(file: FileArgument) -> None:
     """Check that a file is whole and unchanged."""
-    typer.echo(f"{file}: whole, SHA-256 {snapshots.verify(file)}")
+    checksum = _run("checking the file", asyncio.to_thread(snapshots.verify, file))
+    typer.echo(f"{file}: whole, SHA-256 {checksum}")
 
 
 @snapshot.command("status")
 def snapshot_status(file: FileArgument, output: OutputOption = "table") -> None:
     """Check a file and show what it holds."""
-    info = snapshots.inspect(file)
+    info = _run("checking the file", asyncio.to_thread(snapshots.inspect, file))
     rows = [("REVISION", "COMPACTED", "KEYS", "SIZE", "SHA-256")]
     rows += [(str(info.revision), str(info.compacted), str(info.keys), size(info.size), info.sha256[:16])]
     _print(info, output, render(rows))
@@ -283,8 +283,8 @@ def recover(
 ) -> None:
     """When the majority is lost for good: let this host's member, which must be stopped, go on ALONE with what it has.
 
-    Writes that only the lost members had are lost. Members of the old group have no part in the new one; add others
-    with `member add`. `--config` comes before the command.
+    Writes that only the lost members had are lost. Members of the old group have no part in the new one; on their
+    hosts, `kybern store join` makes members of it. `--config` comes before the command.
     """
     words = ["--yes"] if yes else []
     words += ["--dry-run"] if dry_run else []
@@ -313,8 +313,7 @@ def join(
             f"{config.name} is a member already. It will be removed and join anew, with nothing: do this when its data "
             f"in {config.data_dir} is lost for good. While it learns, the store survives one loss less."
         )
-        question = f"Type the member's name ({config.name}) to go on"
-        if not yes and typer.prompt(question, default="", show_default=False) != config.name:
+        if not yes and _asked(f"Type the member's name ({config.name}) to go on: ") != config.name:
             raise CliError("not confirmed; nothing was changed", "--yes goes on without asking")
     # First here: while the group still knows the old member, one without its data is not let in.
     _here("join", context, None, [])
@@ -375,9 +374,29 @@ def _run(what: str, work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(run())
 
 
-def _print(found: object, output: str, table: str) -> None:
-    if output not in ("table", "json"):
-        raise CliError(f"--output {output}: must be table or json")
+def _with_member(
+    context: typer.Context, name: str, act: Callable[[Access, int], Coroutine[Any, Any, None]], what: str
+) -> str:
+    """Do something with a member that is named or numbered; the member, in words."""
+
+    async def work() -> MemberRow:
+        access = _access(context)
+        found = await store_calls.find_member(access, name)
+        await act(access, int(found.id, 16))
+        return found
+
+    found = _run(what, work())
+    # One that has not come yet has no name.
+    return f"member {found.id} ({found.name or found.peer_address})"
+
+
+def _asked(question: str) -> str:
+    """What is typed, which is nothing when nobody can."""
+    typer.echo(question, nl=False, err=True)
+    return sys.stdin.readline().strip()
+
+
+def _print(found: object, output: Output, table: str) -> None:
     typer.echo(msgspec.json.encode(found).decode() if output == "json" else table)
 
 
@@ -385,7 +404,7 @@ def _status_table(rows: Sequence[StatusRow]) -> str:
     table = [("NAME", "ADDRESS", "STATE", "ROLE", "REVISION", "TERM", "APPLIED", "IN USE", "QUOTA", "ID")]
     for row in rows:
         if not row.answers:
-            table.append(("", row.address, "Down", "", "", "", "", "", "", ""))
+            table.append((row.name, row.address, "Down", "", "", "", "", "", "", ""))
             continue
         role = "leader" if row.leader else "learner" if row.learner else "follower"
         state = "Serving" if row.knows_leader else "NoLeader"

@@ -1,8 +1,14 @@
-"""Tables as kubectl prints them. Pure."""
+"""Tables as kubectl prints them, and the option to have none. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import typer
+
+Output = Literal["table", "json"]
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="For people, or for programs.")]
 
 
 def render(rows: Sequence[Sequence[str]]) -> str:

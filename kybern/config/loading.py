@@ -22,11 +22,15 @@ def load(path: Path, kind: type[T]) -> T:
     """
     try:
         text = path.read_text(encoding="utf-8")
+    except PermissionError as error:
+        raise StartupError(f"cannot read the configuration {path}: {error.strerror}; does it need root?") from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise StartupError(
             f"cannot read the configuration {path}: {reason}; `kybern init` or `kybern join` writes it"
         ) from error
+    except UnicodeDecodeError as error:
+        raise StartupError(f"the configuration {path} is not a text in UTF-8: {error}") from error
     try:
         document = yaml.safe_load(text)
     except yaml.YAMLError as error:

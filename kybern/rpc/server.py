@@ -102,5 +102,5 @@ def check_address(address: str) -> None:
             text = f"cannot listen on {address}: the port is taken by another process (ss -ltnp shows which)"
             raise StartupError(text, retry=True) from error
         raise StartupError(f"cannot listen on {address}: {error.strerror or error}", retry=True) from error
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise StartupError(f"{address!r} is not an address of the form host:port") from error

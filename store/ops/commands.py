@@ -20,6 +20,8 @@ from store.raft import failpoints
 from store.raft.datadir import vacate
 
 _CONFIG = Path("/etc/kybern/store.yaml")
+# What shells say of a program that ended by Ctrl-C.
+_INTERRUPTED = 130
 
 
 def main(program: str, arguments: Sequence[str]) -> int:
@@ -36,6 +38,9 @@ def main(program: str, arguments: Sequence[str]) -> int:
         {"restore": _restore, "recover": _recover, "join": _join}[options.command](options)
     except StartupError as error:
         return daemon.fail(program, error)
+    except KeyboardInterrupt:
+        print(f"\n{program}: interrupted", file=sys.stderr)
+        return _INTERRUPTED
     return 0
 
 
@@ -97,7 +102,9 @@ def _add_bump(parser: argparse.ArgumentParser) -> None:
 
 
 def _restore(options: argparse.Namespace) -> None:
-    done = restore(order := _order(options))
+    order = _order(options)
+    _say(f"reading {order.file}, which takes a while when it is large")
+    done = restore(order)
     print(
         f"{order.data_dir}: the data directory of {order.name} in a new group of {', '.join(sorted(order.members))}: "
         f"revision {done.revision}, {done.keys} keys, {done.leases} leases; group {done.group}"
@@ -145,6 +152,7 @@ def _bump(options: argparse.Namespace) -> int:
 def _recover(options: argparse.Namespace) -> None:
     bump = _bump(options)
     config = load(options.config, StoreConfig)
+    _say(f"reading {config.data_dir}, which takes a while when it holds much")
     survivor = Survivor.open(config)
     try:
         survey = survivor.survey()
@@ -207,6 +215,11 @@ members can be started again with their disks, start those instead.
   would serve clients as the old group.
 - The revision goes on at {revision}; {history}
 """
+
+
+def _say(text: str) -> None:
+    """What somebody who waits wants to know."""
+    print(f"{text} ...", file=sys.stderr, flush=True)
 
 
 def _confirm(name: str) -> None:

@@ -72,7 +72,11 @@ class Survivor:
         Raises:
             StartupError: when there is no member's data, the member runs, or something of it is damaged.
         """
-        if not (config.data_dir / "identity.json").is_file():
+        try:
+            there = (config.data_dir / "identity.json").is_file()
+        except OSError as error:
+            raise StartupError(f"cannot use the data directory {config.data_dir}: {error.strerror}") from error
+        if not there:
             raise StartupError(f"{config.data_dir} is not the data directory of a member; nothing was changed")
         directory = DataDir.open(config.data_dir, Identity(config.cluster_name, config.name))
         survivor = cls(config, directory)

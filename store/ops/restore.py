@@ -8,7 +8,6 @@ group that the file is of, have no part in it.
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from kybern.config.addresses import split_literal
 from kybern.daemon import StartupError
 from kybern.struct import Frozen
 from store.ops.state import read_file, skip_revisions, write_state
@@ -120,14 +120,12 @@ def _check(order: Order) -> None:
     if len(set(order.members.values())) != len(order.members):
         raise StartupError("two members have the same peer address")
     for name, address in order.members.items():
-        host, _, port = address.rpartition(":")
         try:
-            ipaddress.ip_address(host.strip("[]"))
-            good = 0 < int(port) < 1 << 16
-        except ValueError:
-            good = False
-        if not name or not good:
-            raise StartupError(f"the member {name}={address} is not NAME=HOST:PORT with an IP address")
+            split_literal(address)
+        except ValueError as error:
+            raise StartupError(f"the member {name}: {error}") from error
+        if not name:
+            raise StartupError(f"the member at {address} has no name")
 
 
 def _group(order: Order, checksum: str) -> str:

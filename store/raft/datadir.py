@@ -12,7 +12,6 @@ joining         the member was let join a group that runs: as the configuration'
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import shutil
@@ -22,9 +21,15 @@ from pathlib import Path
 
 import msgspec
 
-from kybern.daemon import StartupError
+from kybern.daemon import StartupError, hold
 from kybern.struct import Frozen
 from store.raft import failpoints
+
+# What there is to do about a file that is missing or damaged.
+ADVICE = (
+    "bring it back as it was; or, if the other members are a majority, `kybern store join` on this host lets this one "
+    "join anew, with all that they have"
+)
 
 _MARK = "restoring"
 _JOINING = "joining"
@@ -101,7 +106,7 @@ class DataDir:
 
     @classmethod
     def _locked(cls, path: Path, identity: Identity, *, restoring: bool) -> DataDir:
-        lock = _lock(path)
+        lock = hold(path)
         try:
             directory = cls(path, lock)
             directory._mark(restoring=restoring)
@@ -130,14 +135,13 @@ class DataDir:
             data = self._vote_path.read_bytes()
         except FileNotFoundError:
             raise StartupError(
-                f"{self._vote_path} is missing: without term and vote this member could vote twice; remove the whole "
-                f"data directory {self.path} only if the other members are a majority without it"
+                f"{self._vote_path} is missing: without term and vote this member could vote twice; {ADVICE}"
             ) from None
         except OSError as error:
             raise StartupError(f"cannot read {self._vote_path}: {error.strerror}") from error
         vote = _decode_vote(data)
         if vote is None:
-            raise StartupError(f"{self._vote_path} is corrupt at offset 0: it does not match its checksum")
+            raise StartupError(f"{self._vote_path} is corrupt at offset 0: it does not match its checksum; {ADVICE}")
         # A process that was killed between rename and fsync left it in the page cache alone.
         try:
             sync_file(self._vote_path)
@@ -185,7 +189,7 @@ class DataDir:
         except FileNotFoundError:
             return 0
         except (OSError, ValueError) as error:
-            raise StartupError(f"{file} does not hold a number: {error}") from error
+            raise StartupError(f"{file} does not hold a number: {error}; {ADVICE}") from error
 
     def save_id(self, member_id: int) -> None:
         """Keep the member's id.
@@ -231,7 +235,7 @@ class DataDir:
         except FileNotFoundError:
             found = None
         except msgspec.MsgspecError as error:
-            raise StartupError(f"{file} is corrupt at offset 0: {error}") from error
+            raise StartupError(f"{file} is corrupt at offset 0: {error}; {ADVICE}") from error
         if found is None:
             self._initialise(file, identity)
             return
@@ -246,9 +250,7 @@ class DataDir:
     def _initialise(self, file: Path, identity: Identity) -> None:
         """Claim an empty directory. The identity comes last: without it nothing in here has been used yet."""
         if self.log_path.is_dir() and any(self.log_path.iterdir()):
-            raise StartupError(
-                f"{file} is missing although {self.log_path} holds a log; restore it or empty the directory"
-            )
+            raise StartupError(f"{file} is missing although {self.log_path} holds a log; {ADVICE}")
         self.log_path.mkdir(mode=0o700, exist_ok=True)
         self.save_vote(Vote())
         replace_durably(file, msgspec.json.encode(identity))
@@ -256,8 +258,15 @@ class DataDir:
 
 
 def is_joining(path: Path) -> bool:
-    """Whether a member is to join, with this data directory, a group that runs."""
-    return (path / _JOINING).exists()
+    """Whether a member is to join, with this data directory, a group that runs.
+
+    Raises:
+        StartupError: when the directory cannot be looked into.
+    """
+    try:
+        return (path / _JOINING).exists()
+    except OSError as error:
+        raise StartupError(f"cannot use the data directory {path}: {error.strerror}") from error
 
 
 def vacate(path: Path, aside: str) -> Path | None:
@@ -266,7 +275,7 @@ def vacate(path: Path, aside: str) -> Path | None:
     Raises:
         StartupError: a process uses the directory, or the disk does not take that; it can be tried again.
     """
-    lock = _lock(path)
+    lock = hold(path)
     try:
         held = [entry.name for entry in path.iterdir() if entry.name not in (*_OF_NOBODY, _JOINING)]
         held = [name for name in held if not name.startswith("before-")]
@@ -285,28 +294,6 @@ def vacate(path: Path, aside: str) -> Path | None:
         raise StartupError(f"cannot empty the data directory {path}: {error}") from error
     finally:
         os.close(lock)
-
-
-def _lock(path: Path) -> int:
-    """The descriptor of a lock on a directory, which is made when it is not there yet.
-
-    Raises:
-        StartupError: another process has it, or it cannot be written.
-    """
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StartupError(f"cannot use the data directory {path}: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
-        raise StartupError(f"another process uses the data directory {path}", retry=True) from error
-    except OSError as error:
-        os.close(lock)
-        raise StartupError(f"cannot use the data directory {path}: {error.strerror}") from error
-    return lock
 
 
 def require_empty(path: Path) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from kybern.daemon import StartupError
 from store.raft import failpoints, segments
-from store.raft.datadir import sync_directory
+from store.raft.datadir import ADVICE, sync_directory
 from store.raft.entries import CONFIGURATION
 from store.raft.segments import CorruptJournal, FileHeader
 
@@ -306,7 +306,7 @@ class Journal:
         try:
             self._open()
         except CorruptJournal as error:
-            raise StartupError(f"{error}; restore the file, or empty this member's data directory") from error
+            raise StartupError(f"{error}; {ADVICE}") from error
         except OSError as error:
             raise StartupError(f"cannot read the journal in {self._directory}: {error}") from error
 

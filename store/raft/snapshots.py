@@ -26,7 +26,7 @@ from kybern.daemon import StartupError
 from kybern.struct import Frozen
 from store.raft import failpoints
 from store.raft.configuration import Configuration
-from store.raft.datadir import sync_directory, sync_file
+from store.raft.datadir import ADVICE, sync_directory, sync_file
 
 FORMAT = 1
 # About how much of a dump stands in one part.
@@ -295,8 +295,3 @@ class SnapshotDirectory:
         if not path.name.startswith(f"{reader.header.index:020d}."):
             raise CorruptSnapshot(path, 0, f"it calls itself snapshot {reader.header.index}")
         return SnapshotFile(path, reader.header, reader.size, installed=path.suffix == ".installed")
-
-
-ADVICE = (
-    "restore the file, or replace this member: remove it from the group and add it again with an empty data directory"
-)

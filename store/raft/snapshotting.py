@@ -22,12 +22,12 @@ from kybern.daemon import StartupError
 from store.raft import failpoints, messages
 from store.raft.configuration import Configuration
 from store.raft.core import HardenedRaft
+from store.raft.datadir import ADVICE
 from store.raft.disk import DiskWriter
 from store.raft.interface import Loading, StateMachine
 from store.raft.journal import Journal
 from store.raft.pacing import paced
 from store.raft.snapshots import (
-    ADVICE,
     CorruptSnapshot,
     Header,
     SnapshotDirectory,

@@ -18,10 +18,9 @@ import msgspec
 
 from kybern.config.loading import dump
 from kybern.config.models import StoreConfig, Tls
-from tests.integration.store.serving import HOST, Certificates
-from tests.ports import free_port
+from tests.integration.store import members
+from tests.integration.store.serving import Certificates
 
-NAMES = ("s1", "s2", "s3")
 # Seconds that anything may take; how long it took is no matter here.
 PATIENCE = 60.0
 # Small enough to be exceeded in a test.
@@ -44,13 +43,11 @@ class Group:
         return {name: config.client_address for name, config in self.configs.items()}
 
     def start(self, name: str) -> None:
-        """Start a member and wait until it serves."""
-        ready, log = self.folder / f"{name}.ready", self.folder / f"{name}.log"
-        ready.unlink(missing_ok=True)
-        with log.open("ab") as out:
+        """Start a member."""
+        with (self.folder / f"{name}.log").open("ab") as out:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "store.main", "--config", str(self.file(name))],
-                env={**os.environ, "KYBERN_READY_FILE": str(ready)},
+                members.command(self.file(name)),
+                env=members.environment(self.folder / f"{name}.ready"),
                 stdout=out,
                 stderr=out,
             )
@@ -150,11 +147,15 @@ class Group:
 
     # --- kybern store
 
+    def kybern_command(self, of: str) -> list[str]:
+        """The beginning of a command line of `kybern store`, with a member's configuration."""
+        program = "import sys; from kybern.cli.main import main; sys.exit(main())"
+        return [sys.executable, "-c", program, "store", f"--config={self.file(of)}"]
+
     def try_kybern(self, *words: str, of: str = "s1", stdin: str = "") -> subprocess.CompletedProcess[str]:
         """`kybern store`, with a member's configuration."""
-        program = "import sys; from kybern.cli.main import main; sys.exit(main())"
         return subprocess.run(
-            [sys.executable, "-c", program, "store", f"--config={self.file(of)}", *words],
+            [*self.kybern_command(of), *words],
             input=stdin,
             capture_output=True,
             text=True,
@@ -190,28 +191,12 @@ def until(condition: Callable[[], bool], what: str) -> None:
 def three_members(folder: Path, quota_bytes: int = QUOTA) -> Iterator[Group]:
     """A group that serves."""
     certificates = Certificates(folder)
-    peers = {name: f"{HOST}:{free_port()}" for name in NAMES}
-    clients = {name: f"{HOST}:{free_port()}" for name in NAMES}
-    configs = {
-        name: StoreConfig(
-            name=name,
-            data_dir=folder / name,
-            client_address=clients[name],
-            peer_address=peers[name],
-            members=peers,
-            clients=clients,
-            tls=certificates.member(name),
-            quota_bytes=quota_bytes,
-        )
-        for name in NAMES
-    }
+    configs = members.configure_all(folder, certificates, quota_bytes=quota_bytes)
     group = Group(folder, certificates, configs, certificates.master())
-    for name, config in configs.items():
-        group.file(name).write_text(dump(config))
     try:
-        for name in NAMES:
+        for name in configs:
             group.start(name)
-        for name in NAMES:
+        for name in configs:
             group.until_ready(name)
         yield group
     except BaseException:

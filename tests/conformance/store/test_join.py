@@ -47,8 +47,9 @@ def test_a_member_that_lost_its_disk_joins_anew(group: Group, tmp_path: Path) ->
     assert "`kybern store join`" in last
 
     group.etcdctl("put", "meanwhile", "1", endpoints=[group.clients[name] for name in ("s1", "s2")])
-    refused = group.try_kybern("join", of="s3", stdin="s1\n")
-    assert (refused.returncode, "not confirmed; nothing was changed" in refused.stderr) == (1, True)
+    for typed in ("s1\n", ""):
+        refused = group.try_kybern("join", of="s3", stdin=typed)
+        assert (refused.returncode, "not confirmed; nothing was changed" in refused.stderr) == (1, True)
     assert members(group) == old
     said = group.kybern("join", of="s3", stdin="s3\n")
     (kept,) = (tmp_path / "s3").glob("before-joining-*")
@@ -79,6 +80,18 @@ def test_a_further_member_joins(group: Group, tmp_path: Path) -> None:
     group.until_ready("s4")
     until(lambda: set(members(group)) == {"s1", "s2", "s3", "s4"}, "it votes")
     same_everywhere(group)
+    # The others' files do not name it.
+    rows = json.loads(group.kybern("status", "--output=json", of="s1"))
+    assert {row["name"]: row["address"] for row in rows} == group.clients
+    assert group.kybern("defrag", of="s1").count("is defragmented") == 4
+    group.kybern("move-leader", "s4", of="s1")
+    group.kybern("move-leader", "s1", of="s1")
+    # Nor does its own know that it is one no more.
+    group.kybern("member", "remove", "s4", of="s1")
+    assert group.processes.pop("s4").wait(60) == EX_CONFIG
+    del group.configs["s4"]
+    until(lambda: len(json.loads(group.try_kybern("status", "--output=json", of="s4").stdout)) == 3, "it is none")
+    assert group.try_kybern("status", of="s4").returncode == 0
 
 
 def test_what_would_go_wrong_changes_nothing(group: Group, tmp_path: Path) -> None:
@@ -101,6 +114,16 @@ def test_what_would_go_wrong_changes_nothing(group: Group, tmp_path: Path) -> No
         assert refused.stderr.startswith("kybern: ")
         assert not list((tmp_path / "s1").glob("before-joining-*"))
     assert "no member of the store can do this now" in refused.stderr
+    # What needs no majority is done all the same.
+    assert set(members(group)) == {"s1", "s2", "s3"}
+    assert group.kybern("alarm", "list").split() == ["MEMBER", "ALARM"]
+    status = group.try_kybern("status")
+    assert f"{group.clients['s3']}: etcdserver: no leader" in status.stderr
+    copy = tmp_path / "copy"
+    refused = group.try_kybern("snapshot", "save", str(copy))
+    assert (refused.returncode, "--without-leader saves" in refused.stderr, copy.exists()) == (1, True, False)
+    assert group.clients["s3"] in group.kybern("snapshot", "save", "--without-leader", str(copy))
+    group.kybern("snapshot", "verify", str(copy))
     for name in ("s1", "s2"):
         group.start(name)
     for name in ("s1", "s2"):

@@ -7,11 +7,10 @@ import json
 import threading
 from collections.abc import Iterator
 
-import msgspec
 import pytest
 
-from kybern.config.loading import dump
 from tests.conformance.store.group import Group, three_members, until
+from tests.integration.store import members
 from tests.integration.store.serving import HOST
 from tests.ports import free_port
 
@@ -27,19 +26,9 @@ def configure(group: Group, name: str) -> str:
     """Write a further member's configuration, with the others' in it; its peer address."""
     peer, client = f"{HOST}:{free_port()}", f"{HOST}:{free_port()}"
     first = group.configs["s1"]
-    config = msgspec.structs.replace(  # type: ignore[type-var] # a struct all the same
-        first,
-        name=name,
-        data_dir=group.folder / name,
-        peer_address=peer,
-        client_address=client,
-        members={**first.members, name: peer},
-        clients={**first.clients, name: client},
-        tls=group.certificates.member(name),
-        initial_state="existing",
-    )
-    group.file(name).write_text(dump(config))
-    group.configs[name] = config
+    peers, clients = {**first.members, name: peer}, {**first.clients, name: client}
+    settings = {"quota_bytes": first.quota_bytes, "initial_state": "existing"}
+    group.configs[name] = members.configure(group.folder, group.certificates, name, peers, clients, **settings)
     return peer
 
 
@@ -110,7 +99,7 @@ def test_kybern_store_adds_promotes_moves_and_removes(changing: Group) -> None:
     group = changing
     peer = configure(group, "s4")
     said = group.kybern("member", "add", peer, "--learner")
-    assert said.endswith(f"at {peer} is added as a learner")
+    assert f"at {peer} is added as a learner\nNext, there: " in said
     group.start("s4")
     until(lambda: "s4" in rows(group), "s4 is known by its name")
     until(lambda: group.try_kybern("member", "promote", "s4").returncode == 0, "s4 has caught up")

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.store.group import NAMES, Group, three_members, until
+from tests.conformance.store.group import Group, three_members, until
+from tests.integration.store.members import NAMES
 
 BUMP = 1_000_000_000
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc.aio
 import pytest
 
+from kybern.cli.asking import health
 from kybern.cli.cluster import ClusterFile, Ports
 from kybern.cli.files import configuration, read_cluster
 from kybern.cli.main import run
@@ -20,6 +22,7 @@ from kybern.config.models import MasterConfig, NodeConfig, StoreConfig
 from kybern.pb.etcd import kv_pb2, maintenance_pb2, maintenance_pb2_grpc
 from kybern.pb.v1 import objects_pb2, objects_pb2_grpc
 from kybern.rpc.server import RpcServer
+from tests.integration.store.group import Relay
 from tests.ports import free_port
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -28,14 +31,15 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class Maintenance(maintenance_pb2_grpc.MaintenanceServicer):
     """A member that leads, or knows no leader."""
 
-    def __init__(self, leader: int) -> None:
+    def __init__(self, leader: int, errors: Sequence[str]) -> None:
         self._leader = leader
+        self._errors = errors
 
     async def Status(  # noqa: N802
         self, request: maintenance_pb2.StatusRequest, context: Context
     ) -> maintenance_pb2.StatusResponse:
         header = kv_pb2.ResponseHeader(member_id=7, revision=42, raft_term=3)
-        return maintenance_pb2.StatusResponse(header=header, leader=self._leader, raftTerm=3)
+        return maintenance_pb2.StatusResponse(header=header, leader=self._leader, raftTerm=3, errors=self._errors)
 
 
 class Objects(objects_pb2_grpc.ObjectsServicer):
@@ -66,7 +70,7 @@ class Objects(objects_pb2_grpc.ObjectsServicer):
 
 @contextlib.asynccontextmanager
 async def cluster(
-    first: Path, node: Path, *, leader: int = 7, ready: str = "True", agent: bool = True
+    first: Path, node: Path, *, leader: int = 7, ready: str = "True", agent: bool = True, errors: Sequence[str] = ()
 ) -> AsyncIterator[None]:
     """A store member, a master and a node's agent."""
     # Ports of the store are not free to choose with `kybern init`, and tests must not share one.
@@ -76,7 +80,7 @@ async def cluster(
     (first / "cluster.yaml").write_bytes(configuration(moved))
     port = free_port()
     store = RpcServer(f"127.0.0.1:{moved.ports.store}", load(first / "store.yaml", StoreConfig).tls, [])
-    maintenance_pb2_grpc.add_MaintenanceServicer_to_server(Maintenance(leader), store.grpc)  # type: ignore[abstract]
+    maintenance_pb2_grpc.add_MaintenanceServicer_to_server(Maintenance(leader, errors), store.grpc)  # type: ignore[abstract]
     master = RpcServer(f"127.0.0.1:{file.ports.grpc}", load(first / "master.yaml", MasterConfig).tls, [])
     objects_pb2_grpc.add_ObjectsServicer_to_server(Objects(port, ready), master.grpc)  # type: ignore[abstract]
     servers = [store, master]
@@ -121,6 +125,31 @@ async def test_a_store_without_a_leader_is_a_problem(first: Path, node: Path) ->
     assert found.problems == ["the store has no leader: nothing can be written"]
 
 
+async def test_an_alarm_of_the_store_is_a_problem(first: Path, node: Path) -> None:
+    async with cluster(first, node, errors=["memberID:7 alarm:NOSPACE "]):
+        found = await gather(first)
+    assert found.problems == ["store: the alarm NOSPACE is on: `kybern store status` tells more"]
+
+
+async def test_a_daemon_that_takes_its_time_is_not_down(first: Path) -> None:
+    tls = load(first / "store.yaml", StoreConfig).tls
+    server = RpcServer(f"127.0.0.1:{free_port()}", tls, [])
+    relay = Relay(server.address)
+    await server.start()
+    await server.serving(True)
+    await relay.listen()
+    try:
+        relay.pause()
+        asking = asyncio.create_task(health(relay.address, tls))
+        # Longer than a daemon's own channel waits at first.
+        await asyncio.sleep(1)
+        relay.resume()
+        assert (await asking).serves
+    finally:
+        await relay.cut()
+        await server.stop(0)
+
+
 async def test_what_the_api_thinks_of_a_node_counts(first: Path, node: Path) -> None:
     async with cluster(first, node, ready="Unknown"):
         found = await gather(first)
@@ -145,4 +174,4 @@ def test_everything_is_down_and_the_command_says_so(first: Path, capsys: pytest.
 def test_a_host_of_no_cluster_is_told_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["status", "--dir", str(tmp_path)]) == 1
     assert "kybern init" in capsys.readouterr().err
-    assert run(["status", "--output", "xml", "--dir", str(tmp_path)]) == 1
+    assert run(["status", "--output", "xml", "--dir", str(tmp_path)]) == 2

@@ -5,27 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kybern.config.loading import dump
-from kybern.config.models import StoreConfig
-from tests.integration.store.serving import HOST, Certificates, Endpoint, etcdctl
-from tests.ports import free_port
+from tests.integration.store.members import command, configure_all, environment
+from tests.integration.store.serving import Certificates, Endpoint, etcdctl
 
 
 async def start(file: Path, ready: Path, log: Path) -> asyncio.subprocess.Process:
     with log.open("ab") as out:
-        return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "store.main", "--config", str(file)),
-            env={**os.environ, "KYBERN_READY_FILE": str(ready)},
-            stdout=out,
-            stderr=out,
-        )
+        return await asyncio.create_subprocess_exec(*command(file), env=environment(ready), stdout=out, stderr=out)
 
 
 @dataclass
@@ -39,7 +30,6 @@ class Daemons:
 
     async def start(self, name: str) -> None:
         """Start a member and wait until it is ready."""
-        (self.folder / f"{name}.ready").unlink(missing_ok=True)
         self.processes[name] = await start(
             self.folder / f"{name}.yaml", self.folder / f"{name}.ready", self.folder / f"{name}.log"
         )
@@ -74,25 +64,12 @@ class Daemons:
 @contextlib.asynccontextmanager
 async def three_daemons(certificates: Certificates, folder: Path) -> AsyncIterator[Daemons]:
     """Three members that run; each has its data in `folder / NAME`, and must end well."""
-    names = ("s1", "s2", "s3")
-    peers = {name: f"{HOST}:{free_port()}" for name in names}
-    clients = {name: f"{HOST}:{free_port()}" for name in names}
-    group = Daemons(folder, certificates, clients)
-    for name in names:
-        config = StoreConfig(
-            name=name,
-            data_dir=folder / name,
-            client_address=clients[name],
-            peer_address=peers[name],
-            members=peers,
-            clients=clients,
-            tls=certificates.member(name),
-        )
-        (folder / f"{name}.yaml").write_text(dump(config))
+    configs = configure_all(folder, certificates)
+    group = Daemons(folder, certificates, {name: config.client_address for name, config in configs.items()})
     try:
-        for name in names:
+        for name in configs:
             await group.start(name)
-        for name in names:
+        for name in configs:
             await group.until_ready(name)
         yield group
     finally:
@@ -102,5 +79,5 @@ async def three_daemons(certificates: Certificates, folder: Path) -> AsyncIterat
                 process.terminate()
         codes = [await process.wait() for process in group.processes.values()]
     assert codes == [0, 0, 0]
-    for name in names:
+    for name in configs:
         assert "Traceback" not in (folder / f"{name}.log").read_text()

@@ -64,6 +64,12 @@ def test_what_cannot_work_is_said_in_one_line(
         (dump(with_changes(good, name="s2")), "'s1'"),
         (dump(with_changes(good, peer_address=f"{HOST}:1")), "peer_address"),
         (dump(with_changes(good, election_timeout_min=9.0)), "election_timeout_min"),
+        (dump(with_changes(good, client_address=f"{HOST}:99999")), "client_address"),
+        (dump(with_changes(good, client_address="host:2379")), "client_address"),
+        (dump(with_changes(good, metrics_address="2381")), "metrics_address"),
+        (dump(with_changes(good, members={**good.members, "s2": "s2"})), "members: s2: 's2'"),
+        (dump(with_changes(good, clients={**good.clients, "s2": f"{HOST}:x"})), "clients: s2"),
+        ("\0name: s1", "not YAML"),
     ]
     for text, words in cases:
         file = tmp_path / "store.yaml"
@@ -73,6 +79,23 @@ def test_what_cannot_work_is_said_in_one_line(
         assert said.startswith("kybern-store: ")
         assert said.count("\n") == 1
         assert words in said
+
+
+def test_a_file_that_is_no_text_is_said_to_be_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "store.yaml").write_bytes(b"\x93\xff")
+    assert main(["--config", str(tmp_path / "store.yaml")]) == EX_CONFIG
+    said = capsys.readouterr().err
+    assert (said.count("\n"), "store.yaml is not a text in UTF-8" in said) == (1, True)
+
+
+async def test_a_data_directory_that_cannot_be_looked_into_is_said_in_one_line(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    code, said = await refusal(
+        tmp_path, dump(with_changes(store_config(certificates), data_dir=tmp_path / ("x" * 300)))
+    )
+    assert (code, said.count("\n")) == (EX_CONFIG, 1)
+    assert said.startswith("kybern-store: cannot use the data directory ")
 
 
 async def test_a_taken_port_is_said_in_one_line(certificates: Certificates, tmp_path: Path) -> None:

@@ -14,9 +14,8 @@ import pytest
 
 from kybern.client.etcd import EtcdClient
 from kybern.client.store import Compare, Put, StoreUnavailable, Target
-from kybern.config.loading import dump
-from kybern.config.models import StoreConfig
 from tests.integration.store.daemons import Daemons
+from tests.integration.store.members import configure
 from tests.integration.store.serving import HOST, Certificates, Endpoint, Result, etcdctl
 from tests.ports import free_port
 
@@ -32,17 +31,7 @@ class Growing(Daemons):
         """Write a member's file: it names those that were there when it came."""
         self.peers[name] = f"{HOST}:{free_port()}"
         self.clients[name] = f"{HOST}:{free_port()}"
-        config = StoreConfig(
-            name=name,
-            data_dir=self.folder / name,
-            client_address=self.clients[name],
-            peer_address=self.peers[name],
-            members=dict(self.peers),
-            clients=dict(self.clients),
-            tls=self.certificates.member(name),
-            initial_state="existing" if state == "existing" else "new",
-        )
-        (self.folder / f"{name}.yaml").write_text(dump(config))
+        configure(self.folder, self.certificates, name, self.peers, self.clients, initial_state=state)
 
     async def ctl(self, *arguments: str, through: str = "") -> Result:
         """Run etcdctl against one member, or all that run."""

@@ -127,6 +127,8 @@ def test_a_node_of_another_cluster_does_not_mix_in(first: Path, tmp_path: Path) 
     ("words", "says"),
     [
         (["certs", "master", "m9", "--out", "m9.tar"], "no master m9"),
+        (["certs", "master", "m9", "--address", "m9", "--out", "m9.tar"], "--address: 'm9'"),
+        (["certs", "master", "m9", "--address", "192.168.1.19", "--out", "absent/m9.tar"], "there is no folder absent"),
         (["certs", "node", "N1", "--address", "192.168.1.101", "--out", "n1.tar"], "not a name"),
         (["certs", "node", "n1", "--address", "10.96.0.7", "--out", "n1.tar"], "range of the services"),
         (["join", "node", "--bundle", "absent.tar"], "absent.tar"),
@@ -136,7 +138,10 @@ def test_errors_name_what_is_wrong(
     first: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str], says: str
 ) -> None:
     monkeypatch.chdir(first.parent)
+    before = (first / "cluster.yaml").read_bytes()
     assert run([*words, "--dir", str(first)]) == 1
+    assert (first / "cluster.yaml").read_bytes() == before
+    assert not (first.parent / "absent").exists()
     error = capsys.readouterr().err
     assert error.startswith("kybern: ")
     assert says in error
@@ -173,6 +178,9 @@ def test_the_first_master_is_a_member_without_being_named_twice(tmp_path: Path) 
     where = ["--dir", str(tmp_path / "e"), "--data-dir", str(tmp_path / "d")]
     assert run(["init", "--name", "a", "--address", "192.168.1.1", *where]) == 0
     assert yaml.safe_load((tmp_path / "e" / "cluster.yaml").read_text())["members"] == {"a": "192.168.1.1"}
+    both = ["--name", "a", "--address", "192.168.1.1", "--member", "b=192.168.1.2"]
+    assert run(["init", *both, *where, "--force"]) == 0
+    assert list(yaml.safe_load((tmp_path / "e" / "cluster.yaml").read_text())["members"]) == ["a", "b"]
     wrong = ["--name", "a", "--address", "192.168.1.1", "--member", "a=192.168.1.2"]
     assert run(["init", *wrong, "--dir", str(tmp_path / "f")]) == 1
 
@@ -181,6 +189,9 @@ def test_wrong_usage_is_2_and_help_is_0(capsys: pytest.CaptureFixture[str]) -> N
     assert run(["init"]) == 2
     assert run(["init", "--help"]) == 0
     assert "--member" in capsys.readouterr().out
+    assert run(["store", "snapshot", "restore", "--help"]) == 0
+    # A docstring's lines are no lines of the help.
+    assert "Members of the old group, and\n" not in "\n".join(map(str.rstrip, capsys.readouterr().out.splitlines()))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -27,6 +27,11 @@ def save(path: Path, *parts: bytes) -> None:
             write(part)
 
 
+def test_a_folder_is_no_snapshot(tmp_path: Path) -> None:
+    with pytest.raises(CliError, match="is a folder"):
+        snapshots.verify(tmp_path)
+
+
 def test_a_whole_file_is_there_and_private(tmp_path: Path) -> None:
     data = content()
     save(tmp_path / "s", data[:10], data[10:])

@@ -93,7 +93,7 @@ def test_no_root(
 
 
 def test_two_agents_on_one_directory(tmp_path: Path) -> None:
-    taken = pytest.raises(StartupError, match="another kybern-node is running")
+    taken = pytest.raises(StartupError, match="another process uses the data directory")
     with main.only_agent(tmp_path / "data"), taken, main.only_agent(tmp_path / "data"):
         raise AssertionError("two agents at once")
     with main.only_agent(tmp_path / "data"):
@@ -102,5 +102,8 @@ def test_two_agents_on_one_directory(tmp_path: Path) -> None:
 
 def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StartupError, match="cannot use data_dir"), main.only_agent(tmp_path / "file" / "data"):
+    with (
+        pytest.raises(StartupError, match="cannot use the data directory"),
+        main.only_agent(tmp_path / "file" / "data"),
+    ):
         raise AssertionError("never entered")

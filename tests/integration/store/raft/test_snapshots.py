@@ -101,7 +101,7 @@ async def test_a_corrupt_snapshot_refuses_to_start(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for at in (3, 20, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        with pytest.raises(StartupError, match=r"snap is corrupt at offset \d+: .*; restore the file, or replace"):
+        with pytest.raises(StartupError, match=r"snap is corrupt at offset \d+: .*`kybern store join`"):
             await RaftNode(changed(config, **_OFTEN)).start(Recorder())
     path.unlink()
     with pytest.raises(StartupError, match="there is no snapshot of what was before"):

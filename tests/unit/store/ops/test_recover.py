@@ -221,6 +221,24 @@ def test_it_asks_and_says_what_may_be_lost(order: Order) -> None:
     assert "is the only member of its group already; nothing was changed" in again.stderr
 
 
+def test_ctrl_c_at_the_question_changes_nothing(
+    order: Order, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(prompt: str) -> str:
+        raise KeyboardInterrupt
+
+    was, before = survey(order), state(order)
+    monkeypatch.setattr("builtins.input", interrupted)
+    assert commands.main("kybern-store", ["recover", f"--config={order.file.parent / 'store.yaml'}"]) == 130
+    assert capsys.readouterr().err.endswith(" ...\n\nkybern-store: interrupted\n")
+    assert (survey(order), state(order)) == (was, before)
+
+
+def test_a_directory_that_cannot_be_looked_into_is_said_to_be_one(order: Order, tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="cannot use the data directory"):
+        Survivor.open(config(replace(order, data_dir=tmp_path / ("x" * 300))))
+
+
 def test_what_is_no_members_directory_is_left_alone(order: Order, tmp_path: Path) -> None:
     shutil.move(order.data_dir, tmp_path / "away")
     assert "is not the data directory of a member" in run(order, "--yes").stderr

@@ -171,9 +171,9 @@ def test_a_directory_that_is_used_is_left_alone(order: Order) -> None:
     [
         ({"name": "s4"}, "must name this one"),
         ({"members": {"s1": "127.0.0.1:1", "s2": "127.0.0.1:1"}}, "the same peer address"),
-        ({"members": {"s1": "host:1"}}, "NAME=HOST:PORT"),
-        ({"members": {"s1": "127.0.0.1"}}, "NAME=HOST:PORT"),
-        ({"members": {"s1": "127.0.0.1:99999"}}, "NAME=HOST:PORT"),
+        ({"members": {"s1": "host:1"}}, "HOST:PORT"),
+        ({"members": {"s1": "127.0.0.1"}}, "HOST:PORT"),
+        ({"members": {"s1": "127.0.0.1:99999"}}, "HOST:PORT"),
     ],
 )
 def test_members_that_cannot_be_are_refused(order: Order, change: dict[str, object], words: str) -> None:

@@ -48,7 +48,7 @@ def test_a_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 def test_a_lost_vote_is_refused(tmp_path: Path) -> None:
     directory = DataDir.open(tmp_path, ME)
     (tmp_path / "vote").unlink()
-    with pytest.raises(StartupError, match="could vote twice"):
+    with pytest.raises(StartupError, match=r"could vote twice; .*`kybern store join`"):
         directory.load_vote()
     directory.close()
 
@@ -61,7 +61,7 @@ def test_a_flipped_bit_in_the_vote_is_refused(tmp_path: Path) -> None:
         bad = bytearray(good)
         bad[offset] ^= 1 << offset % 8
         (tmp_path / "vote").write_bytes(bad)
-        with pytest.raises(StartupError, match="vote is corrupt at offset 0"):
+        with pytest.raises(StartupError, match=r"vote is corrupt at offset 0.*`kybern store join`"):
             directory.load_vote()
     directory.close()
 
@@ -95,7 +95,7 @@ def test_a_directory_has_a_number_of_its_own(tmp_path: Path) -> None:
     other.close()
     (tmp_path / "a" / "directory_id").write_text("?")
     broken = DataDir.open(tmp_path / "a", ME)
-    with pytest.raises(StartupError, match="directory_id does not hold a number"):
+    with pytest.raises(StartupError, match=r"directory_id does not hold a number.*`kybern store join`"):
         broken.load_directory_id()
     broken.close()
 

@@ -19,7 +19,7 @@ import msgspec
 
 from kybern import daemon, pki
 from kybern.clock import SystemClock
-from kybern.config.addresses import split_literal
+from kybern.config.addresses import split
 from kybern.config.loading import load
 from kybern.config.models import StoreConfig
 from store.server.core import GROUP_STORE
@@ -91,7 +91,7 @@ def _check_addresses(config: StoreConfig) -> None:
     named |= {f"clients: {name}": address for name, address in config.clients.items()}
     for field, address in named.items():
         try:
-            split_literal(address)
+            split(address)
         except ValueError as error:
             raise daemon.StartupError(f"{field}: {error}") from error
 

@@ -30,7 +30,10 @@ class Admittance:
         self.group = "" if config.initial_state == "existing" else FIRST_GROUP
 
     def configure(self, configurations: Sequence[Configuration], *, behind: bool) -> bool:
-        """Go by the members of any of these, the last one being the newest; False when they have none."""
+        """Go by the members of any of these, of which the first is committed and the last is the newest.
+
+        False when they have none.
+        """
         self._behind = behind
         members = [member for configuration in configurations for member in configuration.members]
         if not members:
@@ -40,8 +43,8 @@ class Admittance:
         self._members = {member.name: member for member in members if member.name not in ("", self._name)}
         self.peers = {name: member.peer_address for name, member in self._members.items()}
         self._awaited = frozenset(member.peer_address for member in members if not member.name)
-        removed = {member_id for configuration in configurations for member_id in configuration.removed}
-        self._removed = frozenset(removed - {member.id for member in members})
+        # Who is told that it was removed ends for good: a removal that is not committed may yet be cut off.
+        self._removed = frozenset(configurations[0].removed) - {member.id for member in members}
         return True
 
     def refusal(self, identity: Identity, hello: Hello, expected: str) -> str | None:

@@ -95,6 +95,15 @@ class Admittance:
         member = self._other_directory(hello)
         return OtherDirectory(member.id, member.directory_id) if member is not None else None
 
+    def may_know_better(self, identity: Identity, hello: Hello) -> bool:
+        """Whether a peer that is not let in may be of this member's group, and know why this member is not.
+
+        One that founded a group alone, and has lost its disk, founds another one: it knows nobody.
+        """
+        if GROUP_MEMBERS not in identity.groups or identity.name != hello.name or hello.name == self._name:
+            return False
+        return hello.cluster == self._cluster and hello.protocol == PROTOCOL and self._of_another_group(hello) is None
+
     def _knows(self, hello: Hello) -> bool:
         """Whether this is a member, or may be one: it comes from where one that has no name yet is awaited."""
         if hello.name in self.peers or (not hello.id and hello.peer_address in self._awaited):

@@ -132,3 +132,20 @@ async def test_a_directory_that_was_moved_is_the_same(tmp_path: Path) -> None:
         await group.start("s2")
         await (await group.leader()).propose(b"all the same")
         assert await group.level() == [b"before", b"all the same"]
+
+
+async def test_one_that_founded_the_group_alone_founds_no_other_for_long(tmp_path: Path) -> None:
+    """Its file names nobody else, so it elects itself; the others find it, and tell it."""
+    alone, other = configurations(tmp_path, 2)
+    founder = changed(alone, members={"s1": alone.peer_address})
+    async with acquainted([founder]) as group:
+        leader = await group.leader()
+        group.configs["s2"] = changed(other, initial_state="existing")
+        await leader.add_member("", other.peer_address, "", learner=True)
+        await group.start("s2")
+        joins = group.nodes["s2"]
+        await until(lambda: joins.status().applied_index > 1 and knows_all(group, "s2"), "the other has joined")
+        await group.stop("s1")
+        shutil.rmtree(tmp_path / "s1")
+        await group.start("s1")
+        assert "s2 knows s1 with another data directory" in await ends(group, "s1")

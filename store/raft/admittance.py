@@ -9,6 +9,7 @@ from kybern.pki import Identity
 from store.raft.configuration import FIRST_GROUP, Configuration
 from store.raft.connection import GROUP_MEMBERS
 from store.raft.interface import Member
+from store.raft.members import member_id
 from store.raft.messages import PROTOCOL, Hello, Message, OtherDirectory, Removed
 
 
@@ -93,7 +94,7 @@ class Admittance:
         if self._was_removed(hello):
             return Removed(hello.id)
         member = self._other_directory(hello)
-        return OtherDirectory(member.id, member.directory_id) if member is not None else None
+        return OtherDirectory(hello.id or member.id, member.directory_id) if member is not None else None
 
     def may_know_better(self, identity: Identity, hello: Hello) -> bool:
         """Whether a peer that is not let in may be of this member's group, and know why this member is not.
@@ -126,10 +127,11 @@ class Admittance:
     def _other_directory(self, hello: Hello) -> Member | None:
         """The member that the peer says it is, when that one came with another data directory.
 
-        Not one of a later id: this member may not know yet that the name was given to another.
+        Not one of a later id: this member may not know yet that the name was given to another. Who has nothing, and was
+        not told that it joins, takes the id of a founder, which is earlier than any that was given since.
         """
         member = self._members.get(hello.name)
-        if member is None or hello.id not in (0, member.id):
+        if member is None or hello.id not in (0, member.id, member_id(self._cluster, hello.name)):
             return None
         if not member.directory_id or not hello.directory_id or member.directory_id == hello.directory_id:
             return None

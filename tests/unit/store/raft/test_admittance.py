@@ -8,9 +8,10 @@ from unittest.mock import Mock
 
 from kybern.pki import Identity
 from store.raft.admittance import Admittance
-from store.raft.configuration import Add, Configuration, Remove, changed
+from store.raft.configuration import Add, Configuration, Publish, Remove, changed
 from store.raft.core import HardenedRaft
-from store.raft.messages import PROTOCOL, Hello, Removed
+from store.raft.members import member_id
+from store.raft.messages import PROTOCOL, Hello, OtherDirectory, Removed
 from tests.unit.store.raft.nodes import unstarted_config, unstarted_node
 from tests.unit.store.raft.rig import group
 
@@ -25,8 +26,9 @@ def _admittance(*configurations: Configuration) -> Admittance:
     return admittance
 
 
-def _hello(name: str, member_id: int) -> Hello:
-    return Hello(unstarted_config().cluster_name, name, PROTOCOL, member_id, name, group="first")
+def _hello(name: str, own_id: int, directory_id: int = 0) -> Hello:
+    cluster = unstarted_config().cluster_name
+    return Hello(cluster, name, PROTOCOL, own_id, name, group="first", directory_id=directory_id)
 
 
 def _identity(name: str) -> Identity:
@@ -46,6 +48,17 @@ def test_nobody_is_told_of_a_removal_that_is_not_committed() -> None:
         assert admittance.refusal(_identity("x"), hello, "") is None
         assert admittance.parting(hello) is None
         assert admittance.last_word(_identity("x"), hello) is None
+
+
+def test_who_joined_and_lost_its_disk_is_not_let_in_with_a_founders_id() -> None:
+    """Its file does not say that it joins, so it takes the id that a founder of its name would have."""
+    known, _ = changed(_ADDED, Publish(9, "x", "", 77), 0)
+    admittance = _admittance(known, known)
+    hello = _hello("x", member_id(unstarted_config().cluster_name, "x"), directory_id=78)
+    assert "another data directory" in (admittance.refusal(_identity("x"), hello, "") or "")
+    assert admittance.last_word(_identity("x"), hello) == OtherDirectory(hello.id, 77)
+    # One of a later id may have the name by now.
+    assert admittance.refusal(_identity("x"), _hello("x", 10, directory_id=78), "") is None
 
 
 def test_a_leader_that_this_member_has_not_heard_of_is_let_in() -> None:

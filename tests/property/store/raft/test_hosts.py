@@ -443,6 +443,8 @@ async def _settle(world: Cluster) -> None:
             if life.process.stopped:
                 life.process.resume()
         await asyncio.sleep(1)
+        # What was asked for before may come to be only now.
+        _mend_addresses(world)
         if _level(world):
             break
     else:

@@ -11,6 +11,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from kybern import pki
 from kybern.cli import files as on_disk
 from kybern.cli.cluster import (
@@ -57,7 +59,7 @@ def master_bundle(
     """A bundle for the further master `name`; with `authority`, it can issue bundles itself.
 
     With `address`, a master of that name is a part of the cluster from now on, or is there now: this host's
-    `cluster.yaml` says so to those for whom bundles are issued afterwards.
+    `cluster.yaml` says so to those for whom bundles are issued afterwards, and its `store.yaml` to its own member.
 
     Raises:
         CliError: when this host cannot issue, the cluster has no such member, or the address cannot be one's.
@@ -67,7 +69,7 @@ def master_bundle(
         check_host(file, "--address", address)
         file = ClusterFile(file.endpoint, {**file.members, check_name("NAME", name): address}, file.cluster, file.ports)
         check(file)
-        on_disk.write(folder, {CLUSTER: on_disk.configuration(file)}, force=True)
+        on_disk.write(folder, {CLUSTER: on_disk.configuration(file)} | _acquainted(folder, file, name), force=True)
     if name not in file.members:
         raise CliError(
             f"the cluster has no master {name}; it has {', '.join(file.members)}",
@@ -78,6 +80,24 @@ def master_bundle(
         content |= authorities.files()
     manifest = Manifest("master", name, file.members[name], file)
     return on_disk.pack(manifest, content)
+
+
+def _acquainted(folder: Path, file: ClusterFile, name: str) -> Files:
+    """This host's `store.yaml` with another master in it, once its member has begun.
+
+    A member goes by that only when it has nothing: were its disk lost, one whose file named itself alone would found
+    another group without asking anybody.
+    """
+    store = _configured(folder / "store.yaml", StoreConfig)
+    if store is None or name == store.name or not (store.data_dir / "identity.json").exists():
+        return {}
+    address, ports = file.members[name], file.ports
+    known = msgspec.structs.replace(  # type: ignore[type-var] # it is a struct
+        store,
+        members=store.members | {name: f"{address}:{ports.peers}"},
+        clients=store.clients | {name: f"{address}:{ports.store}"},
+    )
+    return {"store.yaml": on_disk.configuration(known)}
 
 
 def node_bundle(folder: Path, name: str, address: str, now: datetime) -> bytes:

@@ -74,6 +74,8 @@ class Dump:
         # Small tables that change in place; outcomes are values.
         tables: dict[str, Sequence[Any]] = {
             "leases": [(lease.id, lease.ttl, lease.renewals) for lease in machine.leases.leases.values()],
+            # For readers of this format that do not know it, which skip it, not a part of the above.
+            "grants": [(lease.id, lease.granted) for lease in machine.leases.leases.values() if lease.granted],
             "sessions": [
                 (client, session.floor, list(session.outcomes.items()))
                 for client, session in machine.sessions.sessions.items()
@@ -166,6 +168,7 @@ class Loader:
         self._count = 0
         self._lease_keys: dict[int, set[bytes]] = {}
         self._leases: list[Lease] = []
+        self._grants: dict[int, int] = {}
         self._sessions: dict[int, Session] = {}
         self._alarms: list[tuple[int, int]] = []
         self._ended = False
@@ -205,6 +208,7 @@ class Loader:
         machine.applied_index, machine.now_ms = head.applied_index, head.now_ms
         for lease in self._leases:
             lease.keys = self._lease_keys.get(lease.id, set())
+            lease.granted = self._grants.get(lease.id, 0)
         machine.sessions.sessions.clear()
         machine.sessions.sessions.update(self._sessions)
         machine.alarms.replace(self._alarms)
@@ -230,6 +234,8 @@ class Loader:
                 self._keys.load_changes(records)
             case "leases":
                 self._leases += [Lease(id_, ttl, renewals) for id_, ttl, renewals in rows]
+            case "grants":
+                self._grants.update(rows)
             case "sessions":
                 for client, floor, kept in rows:
                     session = self._sessions.setdefault(client, Session(floor))

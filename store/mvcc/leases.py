@@ -11,12 +11,17 @@ MAX_TTL = 9_000_000_000
 
 @dataclass(slots=True)
 class Lease:
-    """A lease of `ttl` seconds. `renewals` counts renewals, so that an expiry can tell that it came too late."""
+    """A lease of `ttl` seconds.
+
+    `renewals` counts renewals, so that an expiry can tell that it came too late, and `granted` is the number of the
+    command that granted it (0: not known), so that it can tell that it was meant for an earlier lease of that number.
+    """
 
     id: int
     ttl: int
     renewals: int = 0
     keys: set[bytes] = field(default_factory=set)
+    granted: int = 0
 
 
 class LeaseTable:
@@ -32,11 +37,11 @@ class LeaseTable:
         """The lease with a number."""
         return self.leases.get(lease)
 
-    def grant(self, lease: int, ttl: int) -> Lease:
-        """Add a lease; the number must be free."""
-        granted = Lease(lease, max(ttl, MIN_TTL))
-        self.leases[lease] = granted
-        return granted
+    def grant(self, lease: int, ttl: int, command: int) -> Lease:
+        """Add a lease; its number must be free. `command` is the number of the command that asks for it."""
+        added = Lease(lease, max(ttl, MIN_TTL), granted=command)
+        self.leases[lease] = added
+        return added
 
     def end(self, lease: int) -> None:
         """Take a lease out."""

@@ -241,7 +241,7 @@ class StoreMachine:
         error = self._check_space()
         if error is not None:
             return error
-        lease = self.leases.grant(request.ID, request.TTL)
+        lease = self.leases.grant(request.ID, request.TTL, self.applied_index)
         self.lease_observer.lease_renewed(lease.id, lease.ttl)
         return LeaseOutcome(self.keys.revision, lease.id, lease.ttl)
 
@@ -249,8 +249,10 @@ class StoreMachine:
         lease = self.leases.get(request.id)
         if lease is None:
             return LEASE_NOT_FOUND
-        if request.renewals >= 0 and request.renewals != lease.renewals:
-            # It was renewed after the leader had found its time to be over, and lives on.
+        renewed = request.renewals >= 0 and request.renewals != lease.renewals
+        another = request.granted and lease.granted and request.granted != lease.granted
+        if renewed or another:
+            # It was renewed, or granted anew, after the leader had found its time to be over, and lives on.
             return LeaseOutcome(self.keys.revision, lease.id, lease.ttl)
         self.leases.end(request.id)
         transaction = Transaction(self.keys, self.leases)

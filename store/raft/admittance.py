@@ -9,6 +9,7 @@ from kybern.pki import Identity
 from store.raft.configuration import FIRST_GROUP, Configuration
 from store.raft.connection import GROUP_MEMBERS
 from store.raft.interface import Member
+from store.raft.members import member_id
 from store.raft.messages import PROTOCOL, Hello, Message, OtherDirectory, Removed
 
 
@@ -30,7 +31,10 @@ class Admittance:
         self.group = "" if config.initial_state == "existing" else FIRST_GROUP
 
     def configure(self, configurations: Sequence[Configuration], *, behind: bool) -> bool:
-        """Go by the members of any of these, the last one being the newest; False when they have none."""
+        """Go by the members of any of these, of which the first is committed and the last is the newest.
+
+        False when they have none.
+        """
         self._behind = behind
         members = [member for configuration in configurations for member in configuration.members]
         if not members:
@@ -40,8 +44,8 @@ class Admittance:
         self._members = {member.name: member for member in members if member.name not in ("", self._name)}
         self.peers = {name: member.peer_address for name, member in self._members.items()}
         self._awaited = frozenset(member.peer_address for member in members if not member.name)
-        removed = {member_id for configuration in configurations for member_id in configuration.removed}
-        self._removed = frozenset(removed - {member.id for member in members})
+        # Who is told that it was removed ends for good: a removal that is not committed may yet be cut off.
+        self._removed = frozenset(configurations[0].removed) - {member.id for member in members}
         return True
 
     def refusal(self, identity: Identity, hello: Hello, expected: str) -> str | None:
@@ -90,7 +94,16 @@ class Admittance:
         if self._was_removed(hello):
             return Removed(hello.id)
         member = self._other_directory(hello)
-        return OtherDirectory(member.id, member.directory_id) if member is not None else None
+        return OtherDirectory(hello.id or member.id, member.directory_id) if member is not None else None
+
+    def may_know_better(self, identity: Identity, hello: Hello) -> bool:
+        """Whether a peer that is not let in may be of this member's group, and know why this member is not.
+
+        One that founded a group alone, and has lost its disk, founds another one: it knows nobody.
+        """
+        if GROUP_MEMBERS not in identity.groups or identity.name != hello.name or hello.name == self._name:
+            return False
+        return hello.cluster == self._cluster and hello.protocol == PROTOCOL and self._of_another_group(hello) is None
 
     def _knows(self, hello: Hello) -> bool:
         """Whether this is a member, or may be one: it comes from where one that has no name yet is awaited."""
@@ -114,10 +127,11 @@ class Admittance:
     def _other_directory(self, hello: Hello) -> Member | None:
         """The member that the peer says it is, when that one came with another data directory.
 
-        Not one of a later id: this member may not know yet that the name was given to another.
+        Not one of a later id: this member may not know yet that the name was given to another. Who has nothing, and was
+        not told that it joins, takes the id of a founder, which is earlier than any that was given since.
         """
         member = self._members.get(hello.name)
-        if member is None or hello.id not in (0, member.id):
+        if member is None or hello.id not in (0, member.id, member_id(self._cluster, hello.name)):
             return None
         if not member.directory_id or not hello.directory_id or member.directory_id == hello.directory_id:
             return None

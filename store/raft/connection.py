@@ -8,7 +8,7 @@ from typing import Protocol, cast
 
 from kybern.pki import Identity, identity_of_der
 from store.raft import messages
-from store.raft.messages import LENGTH, Hello, InvalidMessage, Message, Ping
+from store.raft.messages import LENGTH, Hello, InvalidMessage, Message, OtherDirectory, Ping, Removed
 
 # Before a peer has said who it is, it may send no more than that.
 _MAX_HELLO_BYTES = 4096
@@ -39,6 +39,14 @@ class Owner(Protocol):
 
     def last_word(self, identity: Identity, hello: Hello) -> Message | None:
         """What a peer that is not let in is told; None when nothing."""
+        ...
+
+    def may_know_better(self, identity: Identity, hello: Hello) -> bool:
+        """Whether a peer that is not let in may have a last word for this side."""
+        ...
+
+    def told(self, peer: str, word: Removed | OtherDirectory) -> None:
+        """The last word of a peer that was not let in."""
         ...
 
     def opened(self, connection: Connection) -> None:
@@ -76,6 +84,8 @@ class Connection(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._missing = 0
         self._refused = False
+        # Who was not let in, and may yet say why it does not let this side in.
+        self._turned_away = ""
         self.peer = ""
         # What the peer said of itself; its name is that of its certificate.
         self.hello = Hello("", "", 0)
@@ -193,7 +203,11 @@ class Connection(asyncio.Protocol):
         self._owner.closed(self)
 
     def _dispatch(self, message: Message) -> None:
-        if not self.peer:
+        if self._turned_away:
+            if isinstance(message, Removed | OtherDirectory):
+                self._owner.told(self._turned_away, message)
+            self.close()
+        elif not self.peer:
             if not isinstance(message, Hello):
                 raise InvalidMessage("the first message is not a hello")
             reason = self._owner.accepts(self._identity, message, self._expected)
@@ -201,6 +215,9 @@ class Connection(asyncio.Protocol):
                 last_word = self._owner.last_word(self._identity, message)
                 if last_word is not None:
                     self.part(reason, last_word)
+                elif self._owner.may_know_better(self._identity, message):
+                    self._owner.ending(self._remote(), reason)
+                    self._turned_away = message.name
                 else:
                     self.close(reason)
                 return

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -290,10 +291,10 @@ class HardenedRaft(ElectingRaft):
         try:
             if not self.may_lead:
                 self.abstain()
-            self._consider_election()
+            may_campaign = self._consider_election()
             if self._isLeader():
                 self._skip_older_terms()
-            super()._onTick(0.0)
+            self._tick_stock(may_campaign)
         except OSError:
             self.retreat()
             raise
@@ -302,6 +303,21 @@ class HardenedRaft(ElectingRaft):
                 # The tick ended early, with an error: nothing new is committed.
                 self._SyncObj__raftCommitIndex = self._commit_before
             self._may_campaign = self._raft_transport.transfer = False
+
+    def _tick_stock(self, may_campaign: bool) -> None:
+        """PySyncObj's own part of a tick.
+
+        It looks at the clock again. A deadline that has passed only since this member's own look must not have it
+        campaign: without a trial, and although its disk is full or it has no vote.
+        """
+        deadline = self._SyncObj__raftElectionDeadline
+        if not may_campaign:
+            self._SyncObj__raftElectionDeadline = math.inf
+        try:
+            super()._onTick(0.0)
+        finally:
+            if self._SyncObj__raftElectionDeadline == math.inf:
+                self._SyncObj__raftElectionDeadline = deadline
 
     def _skip_older_terms(self) -> None:
         """Let PySyncObj look for a commit from where one is possible, instead of at every entry of earlier terms."""

@@ -253,21 +253,23 @@ class ElectingRaft(SyncObj):
 
     # --- elections
 
-    def _consider_election(self) -> None:
-        """Hold a trial vote before PySyncObj may raise the term (pre-vote)."""
+    def _consider_election(self) -> bool:
+        """Hold a trial vote before PySyncObj may raise the term (pre-vote); whether it may do so in this tick."""
         now = stock.monotonicTime()
         if self._isLeader() or self._SyncObj__raftElectionDeadline >= now:
-            return
+            return False
         if not self.may_lead or not self._votes_itself:
             self._SyncObj__transferInProgress = False
             self._await_election()
-        elif self._SyncObj__transferInProgress:
+            return False
+        if self._SyncObj__transferInProgress:
             self._raft_transport.transfer = True
-            self._ballots = {self._name}
-        elif self._may_campaign:
-            self._ballots = {self._name}
-        else:
+        elif not self._may_campaign:
             self._hold_trial()
+            # It is won at once when nobody else has a vote.
+            return self._may_campaign
+        self._ballots = {self._name}
+        return True
 
     def _hold_trial(self) -> None:
         self._await_election()

@@ -502,8 +502,13 @@ class RaftNode:
         self._transport.configure(self._id, committed, self._configurations.current, behind=self._behind)
 
     def _look_around(self, raft: HardenedRaft) -> None:
-        """Whoever has been away may have missed that members were added, and one of them may lead by now."""
-        behind = raft.leader is None or (not raft.leads and raft.applied_index < raft.leader_commit)
+        """Whoever has been away may have missed that members were added, and one of them may lead by now.
+
+        That one need not know yet that more is committed than this member has applied: it may have been restarted.
+        """
+        leader = raft.leader
+        known = leader is not None and self._configurations.current.named(leader) is not None
+        behind = not known or (not raft.leads and raft.applied_index < raft.leader_commit)
         if behind != self._behind:
             self._behind = behind
             self.configured()

@@ -300,6 +300,7 @@ class Snapshots:
         # Nor shall it begin to, by votes that are on their way: its log may end earlier in a moment.
         raft.abstain()
         raft.paused = True
+        whole = True
         try:
             await disk.hold()
             if raft.applied_index >= header.index or self._overtaken(header):
@@ -312,6 +313,7 @@ class Snapshots:
                 self._owner.snapshot_failed(error)
                 raise
             # All in one go: nobody sees the new state with the old log.
+            whole = False
             journal.reset(header.index, header.term)
             raft.restored(header.index, header.now_ms)
             raft.adopt(header.index, header.configuration)
@@ -323,14 +325,16 @@ class Snapshots:
                 await self._run(journal.remove)
                 await self._run(self._directory.remove_older, self._newest)
             except OSError as error:
-                # What is left of the old log must not stand before a new segment.
                 self._owner.snapshot_failed(error)
                 raise
+            whole = True
             failpoints.hit("install.done")
             log.info("log and state are those of the leader's snapshot up to entry %d", header.index)
         finally:
             raft.paused = False
-            disk.release()
+            # What is left of the old log must not stand before a new segment, also when this member stops meanwhile.
+            if whole:
+                disk.release()
 
     def _overtaken(self, header: Header) -> bool:
         """Whether the disk has the log up to where a leader's snapshot ends, although not all of it is applied.

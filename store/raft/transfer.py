@@ -283,6 +283,9 @@ class Receiver:
             self._drop()
         finally:
             self._task = None
+            if incoming.file is not None and self._incoming is not incoming:
+                # Another one took its place meanwhile.
+                incoming.file.close()
 
     def _write(self, incoming: _Incoming, data: bytes) -> None:
         if incoming.file is None:

@@ -25,7 +25,7 @@ from kybern.tls import client_context, server_context
 from store.raft.admittance import Admittance
 from store.raft.configuration import Configuration
 from store.raft.connection import GROUP_MEMBERS, Connection
-from store.raft.messages import PROTOCOL, Hello, Message
+from store.raft.messages import PROTOCOL, Hello, Message, OtherDirectory, Removed
 
 log = logging.getLogger(__name__)
 
@@ -198,6 +198,14 @@ class TlsTransport:
     def last_word(self, identity: Identity, hello: Hello) -> Message | None:
         """What a peer that is not let in should know before the connection ends."""
         return self._admittance.last_word(identity, hello)
+
+    def may_know_better(self, identity: Identity, hello: Hello) -> bool:
+        """Whether a peer that is not let in may have a last word for this member."""
+        return self._admittance.may_know_better(identity, hello)
+
+    def told(self, peer: str, word: Removed | OtherDirectory) -> None:
+        """Pass on the last word of a peer that was not let in."""
+        self._notify(lambda listener: listener.on_message(peer, word))
 
     def opened(self, connection: Connection) -> None:
         """A peer is there; a second connection of the same peer takes the place of the first."""

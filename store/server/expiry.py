@@ -72,16 +72,18 @@ class LeaseClock:
             if overdue and self._leads:
                 # Renewals are counted now: one that is applied before the proposal is made saves the lease.
                 ends = [
-                    (lease, lease.renewals) for lease in map(self._core.machine.leases.get, overdue[:_AT_ONCE]) if lease
+                    StoreLeaseRevoke(id=lease.id, renewals=lease.renewals, granted=lease.granted)
+                    for lease in map(self._core.machine.leases.get, overdue[:_AT_ONCE])
+                    if lease
                 ]
-                await asyncio.gather(*(self._end(lease.id, renewals) for lease, renewals in ends))
+                await asyncio.gather(*map(self._end, ends))
 
-    async def _end(self, number: int, renewals: int) -> None:
-        command = StoreCommand(lease_revoke=StoreLeaseRevoke(id=number, renewals=renewals))
+    async def _end(self, revoke: StoreLeaseRevoke) -> None:
+        command = StoreCommand(lease_revoke=revoke)
         # Refused: somebody else ended it. Unavailable: whoever leads next will see to it.
         with contextlib.suppress(Refused, RaftUnavailable):
             await self._core.propose(command, LeaseOutcome)
-            log.debug("lease %d has ended", number)
+            log.debug("lease %d has ended", revoke.id)
 
     def _leadership(self, leading: bool) -> None:
         self._leads = leading

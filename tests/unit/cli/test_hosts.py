@@ -293,6 +293,17 @@ def test_a_further_master_becomes_a_part_of_the_cluster(
     assert store.members["m4"] == store.peer_address == "192.168.1.14:2380"
     assert set(store.members) == {"m1", "m2", "m3", "m4"}
     assert master.store == [f"192.168.1.{n}:2379" for n in (14, 11, 12, 13)]
+    # Once its member has begun, the host's own does too: with its disk lost it must not found a group without asking.
+    begun = load(first / "store.yaml", StoreConfig).data_dir
+    begun.mkdir(parents=True)
+    (begun / "identity.json").touch()
+    before = contents(first)
+    assert run([*issue, "--address", "192.168.1.15", "--force"]) == 0
+    assert changed(first, before) == ["cluster.yaml", "store.yaml"]
+    store = load(first / "store.yaml", StoreConfig)
+    assert (store.members["m4"], store.clients["m4"]) == ("192.168.1.15:2380", "192.168.1.15:2379")
+    assert store.members["m1"] == store.peer_address
+    assert run([*issue, "--address", "192.168.1.14", "--force"]) == 0
     # Those for whom bundles are issued from now on know of it.
     node, where = tmp_path / "n1.tar", ["--dir", str(tmp_path / "n1")]
     assert run(["certs", "node", "n1", "--address", "192.168.1.101", "--out", str(node), "--dir", str(first)]) == 0

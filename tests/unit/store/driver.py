@@ -89,8 +89,8 @@ class Driver:
     def renew(self, lease: int) -> Any:
         return self.apply(StoreCommand(lease_renew=lease_pb2.LeaseKeepAliveRequest(ID=lease)))
 
-    def revoke(self, lease: int, renewals: int = -1) -> Any:
-        return self.apply(StoreCommand(lease_revoke=StoreLeaseRevoke(id=lease, renewals=renewals)))
+    def revoke(self, lease: int, renewals: int = -1, granted: int = 0) -> Any:
+        return self.apply(StoreCommand(lease_revoke=StoreLeaseRevoke(id=lease, renewals=renewals, granted=granted)))
 
     def items(self, start: bytes = b"\0", end: bytes = b"\0", **options: Any) -> dict[bytes, bytes]:
         outcome = self.machine.range(read(start, end, **options))

@@ -110,6 +110,25 @@ async def test_one_that_joined_and_lost_its_disk_is_not_let_in_by_its_name(
         assert group.machines[gone].commands == []
 
 
+async def test_one_that_joined_and_whose_file_does_not_say_so_ends_too(tmp_path: Path) -> None:
+    """`kybern store join` says it in the data directory, which is lost."""
+    *founders, config = configurations(tmp_path, 4)
+    members = {founder.name: founder.peer_address for founder in founders}
+    async with acquainted([changed(founder, members=members) for founder in founders]) as group:
+        group.configs["s4"] = changed(config, initial_state="existing")
+        await (await group.leader()).add_member("", config.peer_address, "", learner=False)
+        await group.start("s4")
+        joins = group.nodes["s4"]
+        await until(lambda: joins.status().applied_index > 1 and knows_all(group, "s4"), "it has joined")
+        await until(lambda: not joins.status().member.learner, "it votes")
+        await group.level()
+        await group.stop("s4")
+        shutil.rmtree(tmp_path / "s4")
+        group.configs["s4"] = config
+        await group.start("s4")
+        assert "knows s4 with another data directory" in await ends(group, "s4")
+
+
 async def test_two_of_three_that_lost_theirs_are_no_new_group(tmp_path: Path) -> None:
     async with acquainted(configurations(tmp_path)) as group:
         kept, *lost = group.configs
@@ -132,3 +151,20 @@ async def test_a_directory_that_was_moved_is_the_same(tmp_path: Path) -> None:
         await group.start("s2")
         await (await group.leader()).propose(b"all the same")
         assert await group.level() == [b"before", b"all the same"]
+
+
+async def test_one_that_founded_the_group_alone_founds_no_other_for_long(tmp_path: Path) -> None:
+    """Its file names nobody else, so it elects itself; the others find it, and tell it."""
+    alone, other = configurations(tmp_path, 2)
+    founder = changed(alone, members={"s1": alone.peer_address})
+    async with acquainted([founder]) as group:
+        leader = await group.leader()
+        group.configs["s2"] = changed(other, initial_state="existing")
+        await leader.add_member("", other.peer_address, "", learner=True)
+        await group.start("s2")
+        joins = group.nodes["s2"]
+        await until(lambda: joins.status().applied_index > 1 and knows_all(group, "s2"), "the other has joined")
+        await group.stop("s1")
+        shutil.rmtree(tmp_path / "s1")
+        await group.start("s1")
+        assert "s2 knows s1 with another data directory" in await ends(group, "s1")

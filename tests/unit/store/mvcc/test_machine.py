@@ -9,6 +9,7 @@ import pytest
 from kybern.pb.etcd import kv_pb2
 from kybern.pb.v1.store_pipe_pb2 import StoreBatch, StoreCommand
 from store.mvcc import errors, sessions
+from store.mvcc.dump import dump, load
 from store.mvcc.errors import StoreError
 from store.mvcc.machine import StoreMachine
 from store.mvcc.outcomes import DeleteOutcome, PutOutcome, RangeOutcome, TxnOutcome
@@ -232,6 +233,21 @@ def test_an_expiry_that_a_renewal_overtook_does_nothing(store: Driver) -> None:
     assert list(store.items()) == [b"a"]
     store.revoke(5, renewals=1)
     assert list(store.items()) == []
+
+
+def test_an_expiry_that_was_meant_for_an_earlier_lease_of_the_number_does_nothing(store: Driver) -> None:
+    store.grant(5)
+    first = store.machine.leases.leases[5].granted
+    store.revoke(5)
+    store.grant(5)
+    # As a snapshot has it: whoever loads one must not decide otherwise.
+    other = Driver()
+    load(other.machine, dump(store.machine))
+    for each in (store, other):
+        each.revoke(5, renewals=0, granted=first)
+        lease = each.machine.leases.leases[5]
+        each.revoke(5, renewals=0, granted=lease.granted)
+        assert 5 not in each.machine.leases
 
 
 def test_leases_have_bounds_and_numbers_of_their_own(store: Driver) -> None:

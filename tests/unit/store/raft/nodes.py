@@ -13,7 +13,12 @@ _FILE = Path("/nonexistent")
 
 def unstarted_node() -> RaftNode:
     """The only member of its group."""
-    config = StoreConfig(
+    return RaftNode(unstarted_config(), transport=Mock())
+
+
+def unstarted_config() -> StoreConfig:
+    """Its configuration."""
+    return StoreConfig(
         name="s1",
         data_dir=_FILE,
         client_address="127.0.0.1:1",
@@ -22,4 +27,3 @@ def unstarted_node() -> RaftNode:
         clients={},
         tls=Tls(_FILE, _FILE, _FILE),
     )
-    return RaftNode(config, transport=Mock())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +16,7 @@ from kybern.config.models import StoreConfig
 from store.raft import messages
 from store.raft.disk import DiskWriter
 from store.raft.interface import StateMachine
+from store.raft.journal import Journal
 from store.raft.snapshots import Header, SnapshotWriter
 from store.raft.snapshotting import Owner, Snapshots
 from tests.unit.store.raft.rig import HardenedRig, Time, append, elect, group
@@ -37,11 +40,14 @@ class _Machine:
 
 
 class _Owner:
+    def __init__(self) -> None:
+        self.failed: list[Exception] = []
+
     def restored(self, _header: Header) -> None:
         return
 
     def snapshot_failed(self, error: Exception) -> None:
-        raise error
+        self.failed.append(error)
 
 
 class Follower:
@@ -50,6 +56,7 @@ class Follower:
     def __init__(self, time: Time, folder: Path) -> None:
         self.rig = HardenedRig(time, folder / "log", disk=False)
         self.machine = _Machine()
+        self.owner = _Owner()
         config = SimpleNamespace(cluster_name="test", election_timeout_max=2.5)
         (folder / "snapshot").mkdir()
         self.snapshots = Snapshots(
@@ -57,7 +64,7 @@ class Follower:
             folder / "snapshot",
             self.rig.journal,
             cast(StateMachine, self.machine),
-            cast(Owner, _Owner()),
+            cast(Owner, self.owner),
         )
         self.disk = DiskWriter(
             self.rig.journal,
@@ -75,11 +82,15 @@ class Follower:
         self.replies.append(message)
         return True
 
-    async def take(self, folder: Path, header: Header) -> None:
-        """Take b's snapshot."""
+    def begin(self, folder: Path, header: Header) -> None:
+        """Begin to take b's snapshot."""
         data = _file(folder, header)
         part = messages.SnapshotPart(5, 1, header.index, header.term, len(data), 0, data)
         self.snapshots.on_part("b", part)
+
+    async def take(self, folder: Path, header: Header) -> None:
+        """Take b's snapshot."""
+        self.begin(folder, header)
         for _ in range(500):
             if self.replies and self.replies[-1].installed:
                 break
@@ -177,3 +188,45 @@ async def test_a_candidate_that_installs_is_none_any_more(follower: Follower, tm
     rig.deliver("c", {"type": "response_vote", "term": 6, "granted": True, "voter_term": 6})
     assert not rig.hardened.leads
     assert rig.log() == [(20, 5)]
+
+
+@pytest.mark.parametrize("stops", [False, True])
+async def test_nothing_is_written_after_a_log_that_is_not_gone(
+    follower: Follower, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops: bool
+) -> None:
+    """Removing the old segments fails, or the member is stopped meanwhile, and more was appended already.
+
+    A new segment would stand after a hole, and the member would refuse to start.
+    """
+    rig, journal = follower.rig, follower.rig.journal
+    rig.deliver("b", append(5, (1, 0), [(2, 4), (3, 4)], commit=1))
+    rig.sync()
+    removing, go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def remove() -> None:
+        loop.call_soon_threadsafe(removing.set)
+        go_on.wait(10)
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(journal, "remove", remove)
+    follower.begin(tmp_path / "theirs", _HEADER)
+    await removing.wait()
+    rig.deliver("b", append(5, (20, 5), [(21, 5), (22, 5)], commit=20, sequence=2))
+    stopping = asyncio.create_task(follower.snapshots.stop()) if stops else None
+    await asyncio.sleep(0.05)
+    go_on.set()
+    for _ in range(500):
+        if stops or follower.owner.failed:
+            break
+        await asyncio.sleep(0.01)
+    await (stopping or follower.snapshots.stop())
+    await follower.disk.stop()
+    journal.close()
+    assert stops or follower.owner.failed
+    # The next start finds the old log, and the snapshot that takes its place.
+    opened = Journal(tmp_path / "log")
+    opened.open()
+    opened.close()
+    assert opened.last_index == 3
+    assert (tmp_path / "snapshot" / f"{20:020d}.installed").exists()

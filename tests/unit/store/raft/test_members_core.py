@@ -142,6 +142,26 @@ def test_a_learner_never_stands_for_election(rig: HardenedRig, time: Time) -> No
     assert rig.replies("c", "response_vote")[-1]["granted"]
 
 
+def test_time_that_passes_within_a_tick_makes_nobody_a_candidate(rig: HardenedRig, time: Time) -> None:
+    """The deadline is still to come when the tick begins, and has passed when PySyncObj looks at the clock.
+
+    A learner with the vote of one of two would lead as they do; and who votes holds no trial.
+    """
+    for term, configuration in ((1, group("b", "c", learners=("a",))), (2, group(*THREE))):
+        deliver_configuration(rig, term, (rig.journal.last_index, rig.journal.last_term), configuration)
+        rig.raft._SyncObj__raftElectionDeadline = time.now + 0.0015
+        time.passing = 0.001
+        rig.tick()
+        assert rig.raft._SyncObj__raftElectionDeadline < time.now
+        time.passing = 0.0
+        assert not [m for _, m in rig.out if m["type"] == "request_vote"]
+        assert rig.hardened.term == term
+    # The next tick holds the trial.
+    rig.tick()
+    assert [m for _, m in rig.out if m["type"] == "request_vote" and m["trial"]]
+    assert rig.hardened.term == 2
+
+
 def test_a_learners_vote_does_not_count(rig: HardenedRig, time: Time) -> None:
     deliver_configuration(rig, 1, (1, 0), group("a", "b", "c", learners=("d",)))
     time.now += 3

@@ -105,6 +105,41 @@ def test_a_renewal_that_comes_between_the_look_and_the_proposal_saves_the_lease(
     run_virtual(scenario())
 
 
+class RegrantedLate(LeaseClock):
+    """The lease is revoked and granted anew after the look, as while its end waits for the next leader."""
+
+    def overdue(self) -> list[int]:
+        found = super().overdue()
+        if found and self._core.machine.leases.leases[found[0]].ttl == 10:
+            for number, command in enumerate(
+                (
+                    StoreCommand(lease_revoke=StoreLeaseRevoke(id=found[0], renewals=-1)),
+                    StoreCommand(lease_grant=lease_pb2.LeaseGrantRequest(ID=found[0], TTL=20)),
+                ),
+                self._core.machine.applied_index + 1,
+            ):
+                applied = Applied(number, 1, 0)
+                asyncio.get_running_loop().call_soon(self._core.machine.apply, command.SerializeToString(), applied)
+        return found
+
+
+def test_a_lease_that_is_granted_anew_is_not_ended_for_the_one_before() -> None:
+    async def scenario() -> None:
+        core, raft = new_core()
+        clock = RegrantedLate(core, LoopClock())
+        core.machine.lease_observer = clock
+        await raft.start(core.machine)
+        ending = asyncio.create_task(clock.run())
+        await grant(core, 5, 10)
+        await asyncio.sleep(29)
+        assert core.machine.leases.leases[5].ttl == 20
+        await asyncio.sleep(4)
+        assert 5 not in core.machine.leases
+        ending.cancel()
+
+    run_virtual(scenario())
+
+
 def test_a_member_that_does_not_lead_ends_nothing_and_a_new_leader_gives_full_time() -> None:
     async def scenario() -> None:
         core, raft = new_core()

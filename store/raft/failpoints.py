@@ -38,10 +38,11 @@ NAMES = (
     "append.partial",
     "append.written",
     "append.synced",
-    # A new segment's file: it exists, its header is written, it is durable with its name.
+    # A new segment's file: it exists, its header is written, it is durable with its name. Zeros are written ahead.
     "segment.created",
     "segment.written",
     "segment.synced",
+    "segment.zeroed",
     # Term and vote.
     "vote.written",
     "vote.synced",

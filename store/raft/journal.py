@@ -423,6 +423,7 @@ class Journal:
         room = min(offset + _ROOM_BYTES, max(offset + size, self._segment_bytes))
         try:
             _pwrite_all(descriptor, memoryview(bytes(room - offset)), offset)
+            failpoints.hit("segment.zeroed")
             os.fdatasync(descriptor)
         except OSError as error:
             if error.errno not in _FULL:

@@ -55,6 +55,13 @@ def used(path: Path) -> int:
     return len(path.read_bytes().rstrip(b"\0"))
 
 
+def lose_sector(path: Path, start: int) -> None:
+    """What a power cut does to a sector that had not been written yet from `start` on."""
+    data = bytearray(path.read_bytes())
+    data[start : start // 512 * 512 + 512] = bytes(512 - start % 512)
+    path.write_bytes(data)
+
+
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     first = opened(tmp_path)
     assert (first.last_index, first.last_term, first.durable_index) == (1, 0, 1)
@@ -187,9 +194,7 @@ def test_a_tail_whose_sectors_were_not_written_is_cut(tmp_path: Path) -> None:
     fill(journal, 6, 6, size=5000)
     journal.close()
     # A power cut: the file has its length, but a sector in the middle never reached the disk.
-    data = bytearray(path.read_bytes())
-    data[good + 2048 - good % 512 : good + 2560 - good % 512] = bytes(512)
-    path.write_bytes(data)
+    lose_sector(path, good + 2048 - good % 512)
     assert contents(opened(tmp_path)) == expected(2, 5)
 
 
@@ -201,9 +206,7 @@ def test_a_batch_whose_first_sector_was_not_written_is_cut(tmp_path: Path) -> No
     good = used(path)
     fill(journal, 6, 6, size=5000)
     journal.close()
-    data = bytearray(path.read_bytes())
-    data[good : good // 512 * 512 + 512] = bytes(512 - good % 512)
-    path.write_bytes(data)
+    lose_sector(path, good)
     assert contents(opened(tmp_path)) == expected(2, 5)
 
 
@@ -215,9 +218,7 @@ def test_a_batch_that_lost_its_first_sector_before_others_is_refused(tmp_path: P
     fill(journal, 6, 6, size=5000)
     fill(journal, 7, 7)
     journal.close()
-    data = bytearray(path.read_bytes())
-    data[good : good // 512 * 512 + 512] = bytes(512 - good % 512)
-    path.write_bytes(data)
+    lose_sector(path, good)
     with pytest.raises(StartupError, match=f"at offset {good}: the header of a batch"):
         opened(tmp_path)
 

@@ -106,7 +106,8 @@ class TlsTransport:
         self._ping_after = config.election_timeout_min / 2
         self._dead_after = 2 * config.election_timeout_max
         self._open: dict[str, Connection] = {}
-        self._all: set[Connection] = set()
+        # In an order, so that a simulation of this is the same each time.
+        self._all: dict[Connection, None] = {}
         self._listener: Listener | None = None
         self._server: asyncio.Server | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -189,7 +190,7 @@ class TlsTransport:
 
     def made(self, connection: Connection) -> None:
         """Keep an eye on a new connection."""
-        self._all.add(connection)
+        self._all[connection] = None
 
     def accepts(self, identity: Identity, hello: Hello, expected: str) -> str | None:
         """Why a peer is not let in; None when it is."""
@@ -231,7 +232,7 @@ class TlsTransport:
 
     def closed(self, connection: Connection) -> None:
         """Forget a connection."""
-        self._all.discard(connection)
+        self._all.pop(connection, None)
         peer = connection.peer
         if peer and self._open.get(peer) is connection:
             del self._open[peer]

@@ -11,11 +11,12 @@ import asyncio
 import contextvars
 import errno
 import fcntl
+import gc
 import os
 import random
 import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -205,6 +206,8 @@ class End(asyncio.Transport):
         data = b"".join(item for item in items if item is not None)
         if self._lost:
             return
+        world = self.process.world
+        world.heard(world.loop.time(), self.other.process.name, self.process.name, data)
         if data and not self._closing:
             self.protocol.data_received(data)
         if None in items:
@@ -371,9 +374,24 @@ class Hosts:
         # From whom to whom nothing comes through.
         self.blocked: set[tuple[str, str]] = set()
         self.delay = 0.001
+        # Is told of all that arrives: when, from whom, to whom and what.
+        self.heard: Callable[[float, str, str, bytes], None] = lambda *_: None
 
     def latency(self) -> float:
         return self.delay * (0.2 + self.rng.random())
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run it to its end.
+
+        Meanwhile nothing is collected: when that happens depends on all that the process did before, and what a
+        generator's end asks for is done in the moment in which it is collected.
+        """
+        gc.collect()
+        gc.disable()
+        try:
+            self.loop.run_until_complete(work)
+        finally:
+            gc.enable()
 
     def later(self, delay: float, callback: Callable[[], object]) -> None:
         """A timer that belongs to no process."""

@@ -500,23 +500,35 @@ def _state(world: Cluster) -> str:
     return "\n".join(parts)
 
 
+def make(folder: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """A world with nobody in it yet, all of whose chance is the seed's."""
+    random.seed(seed)
+    hosts = Hosts(random.Random(seed))
+    hosts.prepare(monkeypatch)
+    return Cluster(hosts, folder)
+
+
+def play(world: Cluster, founders: tuple[str, ...], rounds: int) -> None:
+    """Let members found a group, let things happen to it, and let all be well again."""
+
+    async def scenario() -> None:
+        await _play(world, founders, rounds)
+        if not world.wrong:
+            await _settle(world)
+
+    world.hosts.run(scenario())
+    for name in list(world.lives):
+        world.kill(name)
+    world.hosts.loop.close()
+
+
 # A process that is killed closes nothing.
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.parametrize("seed", range(_FIRST, _FIRST + _SEEDS))
 def test_promises_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    rng = random.Random(seed)
-    random.seed(seed)
-    hosts = Hosts(rng)
-    hosts.prepare(monkeypatch)
-    world = Cluster(hosts, tmp_path)
+    world = make(tmp_path, seed, monkeypatch)
     founders = tuple("abcde"[: (3, 2, 4, 5, 1)[seed % 5]])
-
-    async def scenario() -> None:
-        await _play(world, founders, _ROUNDS)
-        if not world.wrong:
-            await _settle(world)
-
-    hosts.loop.run_until_complete(scenario())
+    play(world, founders, _ROUNDS)
     print(seed, len(founders), len(world.committed), world.reads, len(world.configurations), dict(world.counts))
     assert not world.wrong, "\n".join(world.wrong)
     final = [command for _, (_, command) in sorted(world.committed.items())]
@@ -524,6 +536,3 @@ def test_promises_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: in
     assert max(collections.Counter(final).values()) == 1
     assert world.acknowledged <= set(final)
     assert not world.untaken & set(final)
-    for name in list(world.lives):
-        world.kill(name)
-    hosts.loop.close()

@@ -17,15 +17,16 @@ from store.raft.standing import NOTHING, Standing, lacks
 class Admittance:
     """What is known of the members, until `configure` by the configuration's file alone.
 
-    `peers`: addresses of the others by name. `behind`: there may be members that were added since.
+    `peers`: addresses of the others by name, `awaited`: those of members that have none yet. `behind`: there may be
+    members that were added since.
     """
 
     def __init__(self, config: StoreConfig) -> None:
         self._name = config.name
         self._cluster = config.cluster_name
         self.peers = {name: address for name, address in config.members.items() if name != config.name}
-        # Addresses of members whose names are not known yet, ids of those that are gone.
-        self._awaited: frozenset[str] = frozenset()
+        self.awaited: frozenset[str] = frozenset()
+        # Ids of those that are gone.
         self._removed: frozenset[int] = frozenset()
         self._members: dict[str, Member] = {}
         self._behind = False
@@ -44,7 +45,7 @@ class Admittance:
         # Later ones count more.
         self._members = {member.name: member for member in members if member.name not in ("", self._name)}
         self.peers = {name: member.peer_address for name, member in self._members.items()}
-        self._awaited = frozenset(member.peer_address for member in members if not member.name)
+        self.awaited = frozenset(member.peer_address for member in members if not member.name)
         # Who is told that it was removed ends for good: a removal that is not committed may yet be cut off.
         self._removed = frozenset(configurations[0].removed) - {member.id for member in members}
         return True
@@ -115,7 +116,7 @@ class Admittance:
 
     def _knows(self, hello: Hello) -> bool:
         """Whether this is a member, or may be one: it comes from where one that has no name yet is awaited."""
-        if hello.name in self.peers or (not hello.id and hello.peer_address in self._awaited):
+        if hello.name in self.peers or (not hello.id and hello.peer_address in self.awaited):
             return True
         return self._behind and hello.id != 0
 

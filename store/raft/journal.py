@@ -209,6 +209,7 @@ class Journal:
         `remove` is to be called afterwards.
         """
         base: _Segment | None = None
+        batch = self._writing
         gone: list[int] = []
         numbers = list(self._segments)
         lowest = self.last_index + 1
@@ -217,6 +218,9 @@ class Journal:
             segment = self._segments[numbers[position]]
             lowest = min(lowest, segment.lowest)
             at = segment.previous_index
+            if batch is not None and batch.header is not None and batch.segment == numbers[position]:
+                # It has no file yet, or one that no disk has: a crash would leave no log at all.
+                continue
             if not self.base_index <= at <= min(index, self.durable_index, lowest - 1):
                 continue
             # What the segment was begun after must still be part of the log.

@@ -531,10 +531,12 @@ class RaftNode:
     def _learn_id(self, raft: HardenedRaft, directory: DataDir) -> None:
         """A member that joined learns its id once it has all that was committed.
 
-        Not before: an earlier configuration may hold a member of the same name that was removed since.
+        Not before: an earlier configuration may hold a member of the same name that was removed since. Nor from one
+        that is not committed: it may be cut off, and a member that came with its id would be refused where the name is
+        not known, or keep an id that was given to nobody.
         """
-        own = self._configurations.current.named(self._config.name)
-        if own is None or raft.leader is None or raft.journal.last_index < raft.leader_commit:
+        own = self._configurations.as_of(raft.commit_index).named(self._config.name)
+        if own is None or raft.leader is None or raft.commit_index < raft.leader_commit:
             return
         try:
             directory.save_id(own.id)

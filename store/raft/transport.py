@@ -1,9 +1,9 @@
 """Connections to the other members: mTLS over TCP, one connection per pair of members.
 
 Of two members the one whose name sorts first dials; the other one only when that has not happened for long, and while
-it is not a member yet. A peer is who its certificate says it is: CN is the member's name, O must hold `kybern:store`,
-and the group must know the name, or await somebody at the peer's address. A connection on which nothing comes for too
-long is closed and dialled again.
+it is not a member yet. One that is awaited, and has not come for long, is dialled by all. A peer is who its certificate
+says it is: CN is the member's name, O must hold `kybern:store`, and the group must know the name, or await somebody at
+the peer's address. A connection on which nothing comes for too long is closed and dialled again.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ class TlsTransport:
         self._ping_every = config.election_timeout_min / 2
         self._dead_after = 2 * config.election_timeout_max
         self._open: dict[str, Connection] = {}
-        self._all: set[Connection] = set()
+        # In an order, so that a simulation of this is the same each time.
+        self._all: dict[Connection, None] = {}
         self._listener: Listener | None = None
         self._server: asyncio.Server | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -191,7 +192,7 @@ class TlsTransport:
 
     def made(self, connection: Connection) -> None:
         """Keep an eye on a new connection; one whose handshake was under way when this member left ends with that."""
-        self._all.add(connection)
+        self._all[connection] = None
         if self._stopped:
             connection.close()
 
@@ -241,7 +242,7 @@ class TlsTransport:
 
     def closed(self, connection: Connection) -> None:
         """Forget a connection."""
-        self._all.discard(connection)
+        self._all.pop(connection, None)
         peer = connection.peer
         if peer and self._open.get(peer) is connection:
             self._standings.note(peer, connection.hello.directory_id)
@@ -286,11 +287,14 @@ class TlsTransport:
     def _keep_dialling(self) -> None:
         """A task for each peer at its address."""
         loop = asyncio.get_running_loop()
+        # Who is awaited, and has an address for a name, dials those that its file names: the leader need not be one.
+        awaited = self._admittance.awaited - {self._config.peer_address}
+        wanted = self._admittance.peers | {address: address for address in sorted(awaited)}
         for name, dialled in list(self._dialled.items()):
-            if self._admittance.peers.get(name) != dialled.address:
+            if wanted.get(name) != dialled.address:
                 dialled.task.cancel()
                 del self._dialled[name]
-        for name, address in self._admittance.peers.items():
+        for name, address in wanted.items():
             if name not in self._dialled:
                 task = loop.create_task(self._dial(name, address), name=f"raft-dial-{name}")
                 self._dialled[name] = _Dialled(address, task)
@@ -299,33 +303,40 @@ class TlsTransport:
         if self._listener is not None and not self._stopped:
             call(self._listener)
 
-    async def _until_missed(self, peer: str) -> None:
+    async def _until_missed(self, peer: str, expected: str) -> None:
         """Wait until there is no connection with the peer, and it is this member's turn to make one."""
         while True:
-            connection = self._open.get(peer)
+            joins = not self._id and self._config.initial_state == "existing"
+            connection = self._with(peer)
             if connection is not None:
                 await connection.gone.wait()
-            elif peer > self._config.name or (not self._id and self._config.initial_state == "existing"):
+            elif expected and (expected > self._config.name or joins):
                 return
             else:
                 await asyncio.sleep(self._dead_after + _DIAL_TIMEOUT)
-                if peer not in self._open:
+                if self._with(peer) is None:
                     return
 
+    def _with(self, peer: str) -> Connection | None:
+        """The connection with a peer, which may be known by its address alone."""
+        by_address = (open_ for open_ in self._open.values() if open_.hello.peer_address == peer)
+        return self._open.get(peer) or next(by_address, None)
+
     async def _dial(self, peer: str, address: str) -> None:
-        """Keep a connection to one peer."""
+        """Keep a connection to one peer: of that name, or to whoever is awaited there when that is its address."""
+        expected = peer if peer != address else ""
         backoff = Backoff(base=0.1, cap=1.0)
         host, port = _split(address)
         loop = asyncio.get_running_loop()
         complained = False
         while True:
-            await self._until_missed(peer)
+            await self._until_missed(peer, expected)
             try:
                 # Read again each time: certificates are renewed while the member runs.
                 context = client_context(self._config.tls)
                 async with asyncio.timeout(_DIAL_TIMEOUT):
                     _, connection = await loop.create_connection(
-                        lambda: self._connection(peer), host, port, ssl=context
+                        lambda: self._connection(expected), host, port, ssl=context
                     )
             except (OSError, StartupError) as error:
                 if not complained:

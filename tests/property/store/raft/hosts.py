@@ -8,14 +8,16 @@ asked for: of a process that is dead it never runs, of one that is stopped it ru
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import errno
 import fcntl
+import gc
 import os
 import random
 import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +28,7 @@ from pysyncobj import syncobj as stock
 from kybern.clock import VirtualTimeLoop
 from kybern.config.models import StoreConfig
 from kybern.pki import Identity
-from store.raft import connection, core, datadir, pacing, segments, snapshotting, transfer, transport
+from store.raft import connection, core, datadir, failpoints, pacing, segments, snapshotting, transfer, transport
 from store.raft.disk import DiskWriter
 from store.raft.journal import Batch
 
@@ -35,6 +37,10 @@ _PROCESS: contextvars.ContextVar[Process | None] = contextvars.ContextVar("proce
 _DEAD: set[asyncio.Task[Any]] = set()
 # Bytes that may wait on a connection, and what is left of them when there is room again.
 _HIGH, _LOW = connection.MAX_BUFFERED_BYTES, connection.MAX_BUFFERED_BYTES // 4
+
+
+class Died(BaseException):
+    """The process has ended in the midst of what it did."""
 
 
 @dataclass(eq=False)
@@ -57,10 +63,15 @@ class Process:
     config: StoreConfig
     dead: bool = False
     stopped: bool = False
+    # It is to stay stopped for long.
+    held: bool = False
     # Its disk takes nothing; or nothing comes back from it.
     disk_full: bool = False
     disk_hangs: bool = False
     slow: float = 0.002
+    # The fail point at which it dies, and how often it passes there before.
+    dies_at: str = ""
+    passes: int = 0
     backlog: list[_Call] = field(default_factory=list)
     ends: dict[End, None] = field(default_factory=dict)
     # What is being written: of this, anything may be there after its death.
@@ -182,7 +193,9 @@ class End(asyncio.Transport):
     def _move(self) -> None:
         if not self._moving:
             self._moving = True
-            self.process.world.later(self.process.world.latency(), self._deliver)
+            world = self.process.world
+            extra = world.slow.get((self.process.name, self.other.process.name), 0.0)
+            world.later(world.latency() + extra, self._deliver)
 
     def _deliver(self) -> None:
         world = self.process.world
@@ -205,6 +218,8 @@ class End(asyncio.Transport):
         data = b"".join(item for item in items if item is not None)
         if self._lost:
             return
+        world = self.process.world
+        world.heard(world.loop.time(), self.other.process.name, self.process.name, data)
         if data and not self._closing:
             self.protocol.data_received(data)
         if None in items:
@@ -226,7 +241,7 @@ class Loop(VirtualTimeLoop):
     def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
         task = super().create_task(coro, **options)
         _DEAD.add(task)
-        task.add_done_callback(_DEAD.discard, context=contextvars.Context())
+        task.add_done_callback(_ended, context=contextvars.Context())
         return task
 
     def call_soon(  # type: ignore[override]
@@ -258,7 +273,8 @@ class Loop(VirtualTimeLoop):
         if process.stopped:
             process.backlog.append(call)
         else:
-            call.run()
+            with contextlib.suppress(Died):
+                call.run()
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Any, *args: Any
@@ -301,6 +317,13 @@ class Loop(VirtualTimeLoop):
         return ours, ours.protocol
 
 
+def _ended(task: asyncio.Task[Any]) -> None:
+    _DEAD.discard(task)
+    if not task.cancelled() and isinstance(task._exception, Died):
+        # Nobody is left to be told.
+        task.exception()
+
+
 class Thread:
     """An executor of one thread: what it is given is done in order, each a moment later."""
 
@@ -341,6 +364,8 @@ class Thread:
             if getattr(func, "__name__", "") in ("write", "_write", "finish", "SnapshotWriter"):
                 process.need_room()
             outcome = context.run(func, *args)
+        except Died:
+            return
         except Exception as raised:
             error = raised
         if future is not None:
@@ -371,9 +396,39 @@ class Hosts:
         # From whom to whom nothing comes through.
         self.blocked: set[tuple[str, str]] = set()
         self.delay = 0.001
+        # Is told of all that arrives: when, from whom, to whom and what.
+        self.heard: Callable[[float, str, str, bytes], None] = lambda *_: None
+        # Seconds that what is sent from one to another takes longer.
+        self.slow: dict[tuple[str, str], float] = {}
+        # Ends a process that has come to the fail point where it is to die.
+        self.end: Callable[[Process], None] = Process.kill
 
     def latency(self) -> float:
         return self.delay * (0.2 + self.rng.random())
+
+    def hit(self, name: str) -> None:
+        """A fail point."""
+        process = _PROCESS.get()
+        if process is None or process.dies_at != name:
+            return
+        process.passes -= 1
+        if process.passes < 0:
+            process.dies_at = ""
+            self.end(process)
+            raise Died
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run it to its end.
+
+        Meanwhile nothing is collected: when that happens depends on all that the process did before, and what a
+        generator's end asks for is done in the moment in which it is collected.
+        """
+        gc.collect()
+        gc.disable()
+        try:
+            self.loop.run_until_complete(work)
+        finally:
+            gc.enable()
 
     def later(self, delay: float, callback: Callable[[], object]) -> None:
         """A timer that belongs to no process."""
@@ -404,6 +459,8 @@ class Hosts:
             monkeypatch.setattr(os, name, lambda _: None)
         monkeypatch.setattr(os, "RWF_DSYNC", 0)
         monkeypatch.setattr(secrets, "randbits", rng.getrandbits)
+        monkeypatch.setattr(failpoints, "hit", self.hit)
+        monkeypatch.setattr(failpoints, "armed", lambda: bool((process := _PROCESS.get()) and process.dies_at))
         # Small, so that members are often in the middle of something.
         monkeypatch.setattr(core, "_APPEND_BYTES", 200)
         monkeypatch.setattr(core, "_TURN_BYTES", 600)
@@ -440,10 +497,12 @@ def _write(self: DiskWriter, batch: Batch) -> None:
         try:
             process.need_room()
             self._journal.write(batch)
+        except Died:
+            return
         except Exception as raised:
             error = raised
         process.writing = None
         seconds = process.world.loop.time() - began
         process.world.loop.call_soon(self._written, batch, seconds, error, context=process.context.copy())
 
-    process.world.later(process.world.rng.random() * process.slow, work)
+    process.world.later(process.world.rng.random() * process.slow, lambda: process.context.copy().run(work))

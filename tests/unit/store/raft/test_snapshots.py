@@ -152,6 +152,30 @@ def test_a_segment_that_was_begun_after_something_cut_off_is_no_beginning(tmp_pa
     journal.close()
 
 
+def test_the_log_does_not_begin_with_a_segment_that_is_being_written(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, segment_bytes=1)
+    for index in (2, 3):
+        journal.append(index, 1, b"x" * 20)
+        sync(journal)
+    journal.append(4, 1, b"x" * 20)
+    batch = journal.take()
+    assert batch is not None
+    assert batch.header is not None
+    # A snapshot is done while the disk has not come back from the first write to a segment.
+    journal.trim(3)
+    journal.remove()
+    crashed = Journal(tmp_path, segment_bytes=1)
+    crashed.open()
+    # With no log the member would not start: its snapshot is of entries that the log lacks.
+    assert (crashed.base_index, crashed.last_index) == (2, 3)
+    crashed.close()
+    journal.write(batch)
+    journal.done(batch)
+    journal.trim(3)
+    assert journal.base_index == 3
+    journal.close()
+
+
 def test_a_removal_that_failed_comes_first_the_next_time(tmp_path: Path) -> None:
     journal = filled(tmp_path / "log")
     journal.trim(10)

@@ -382,7 +382,7 @@ class RaftNode:
         if not self._running or raft is None or disk is None:
             return
         # A leader whose disk hangs leads on while nobody has the log, as when all members' disks hang.
-        raft.may_lead = disk.healthy and not raft.paused and (raft.leads or not disk.stalled)
+        raft.may_lead = disk.healthy and not raft.paused and (raft.leads or not disk.stalled) and self._has_a_vote
         raft.may_vote = not disk.stalled
         whole, self._whole = self._whole, False
         try:
@@ -528,6 +528,20 @@ class RaftNode:
                 self._transport.send(member.name, messages.Removed(member.id))
         self._connect(now)
 
+    @property
+    def _has_a_vote(self) -> bool:
+        """Whether the member of this name that the log speaks of may be this one.
+
+        Who joins is sent the log from its beginning. A voter of that time may have had its name, and with that one's
+        vote it would lead, or elect, a group of those who have been removed since.
+        """
+        return bool(self._id) or self._own(self._configurations.current) is not None
+
+    def _own(self, configuration: Configuration) -> Member | None:
+        """This member, which does not know its id yet: no other one came with its data directory."""
+        own = configuration.named(self._config.name)
+        return own if own is not None and own.directory_id == self._directory_id else None
+
     def _learn_id(self, raft: HardenedRaft, directory: DataDir) -> None:
         """A member that joined learns its id once it has all that was committed.
 
@@ -535,7 +549,7 @@ class RaftNode:
         that is not committed: it may be cut off, and a member that came with its id would be refused where the name is
         not known, or keep an id that was given to nobody.
         """
-        own = self._configurations.as_of(raft.commit_index).named(self._config.name)
+        own = self._own(self._configurations.as_of(raft.commit_index))
         if own is None or raft.leader is None or raft.commit_index < raft.leader_commit:
             return
         try:
@@ -617,9 +631,9 @@ class RaftNode:
                 self._on_last_word(peer, message)
             case messages.ChangeRequest() | messages.ChangeReply():
                 self._on_change(peer, message)
-            case messages.VoteRequest() if not self._configurations.current.group:
+            case messages.VoteRequest() if not self._has_a_vote:
                 # It joins, and cannot tell whether the candidate is of the group that awaits it.
-                log.debug("no vote for %s: this member knows no group yet", peer)
+                log.debug("no vote for %s: no group is known that knows this member", peer)
             case _:
                 self._receive(raft, peer, message)
         self.kick()

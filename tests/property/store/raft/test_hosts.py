@@ -258,7 +258,9 @@ class Cluster:
         return [
             name
             for name, life in self.lives.items()
-            if not life.node.status().members and life.process.config.peer_address not in awaited
+            if self.newest.named(name) is None
+            and not life.node.status().members
+            and life.process.config.peer_address not in awaited
         ]
 
     # --- callers

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from kybern.daemon import StartupError, hold
+from kybern.daemon import StartupError, hold, unusable
 from kybern.struct import Frozen
 from store.raft import failpoints
 
@@ -113,7 +113,7 @@ class DataDir:
             directory._claim(identity)
         except OSError as error:
             os.close(lock)
-            raise StartupError(f"cannot use the data directory {path}: {error.strerror}") from error
+            raise unusable(path, error) from error
         except StartupError:
             os.close(lock)
             raise
@@ -147,7 +147,7 @@ class DataDir:
             sync_file(self._vote_path)
             sync_directory(self.path)
         except OSError as error:
-            raise StartupError(f"cannot write to {self.path}: {error.strerror}") from error
+            raise unusable(self.path, error) from error
         return vote
 
     def save_vote(self, vote: Vote) -> None:
@@ -266,7 +266,7 @@ def is_joining(path: Path) -> bool:
     try:
         return (path / _JOINING).exists()
     except OSError as error:
-        raise StartupError(f"cannot use the data directory {path}: {error.strerror}") from error
+        raise unusable(path, error) from error
 
 
 def vacate(path: Path, aside: str) -> Path | None:

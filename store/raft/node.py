@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 
 from kybern.clock import Clock, SystemClock
 from kybern.config.models import StoreConfig
-from kybern.daemon import StartupError
+from kybern.daemon import StartupError, unusable
 from kybern.logs import Seldom
 from store.raft import excluded, failpoints, messages, overrides
 from store.raft.applying import Applying
@@ -169,6 +169,8 @@ class RaftNode:
             await self._snapshots.stop()
             journal.close()
             directory.close()
+            if isinstance(error, OSError):
+                raise unusable(directory.path, error) from error
             raise StartupError(f"the data directory {directory.path} cannot be used: {error}") from error
         except BaseException:
             self._running = False

@@ -24,6 +24,11 @@ from kybern import logs
 
 log = logging.getLogger(__name__)
 
+# gRPC writes to standard error by itself, in a format of its own, of each client whose handshake fails, and not even
+# which client it was. It reads the variable when it is loaded, so each daemon's main module loads this one before.
+# Whoever sets it (INFO) has those lines.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
 # sysexits.h: EX_CONFIG. systemd units do not restart on it (RestartPreventExitStatus): nothing changes by trying again.
 EXIT_CONFIG = 78
 EXIT_FAILURE = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import socket
 from datetime import timedelta
@@ -106,6 +107,38 @@ async def test_a_taken_port_is_said_in_one_line(certificates: Certificates, tmp_
     assert code == 1
     last = said.splitlines()[-1]
     assert last.startswith(f"kybern-store: cannot listen on {HOST}:{port}: the port is taken")
+
+
+async def test_who_is_not_let_in_leaves_no_line_of_another_format(
+    certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC has lines of its own for them, which a daemon does not want."""
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
+    config = store_config(certificates)
+    file, ready, log = tmp_path / "store.yaml", tmp_path / "ready", tmp_path / "log"
+    file.write_text(dump(config))
+    process = await start(file, ready, log)
+    try:
+        async with asyncio.timeout(60):
+            while not ready.exists():  # noqa: ASYNC110 - another process writes it
+                await asyncio.sleep(0.05)
+        stranger = Certificates(tmp_path / "other").master()
+        refused = await etcdctl(
+            Endpoint(config.client_address, msgspec.structs.replace(stranger, ca=config.tls.ca)),  # type: ignore[type-var] # a struct
+            *("--command-timeout=3s", "get", "a"),
+        )
+        assert refused.code != 0
+        host, _, port = config.client_address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        await reader.read()
+        writer.close()
+    finally:
+        process.terminate()
+    assert await process.wait() == 0
+    lines = log.read_text().splitlines()
+    assert lines
+    assert [line for line in lines if not re.match(r"[\d:]{8}\.\d{3} [A-Z]+ +[\w.]+: ", line)] == []
 
 
 async def test_a_missing_configuration_is_said_in_one_line(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from kybern.client.etcd import EtcdClient
 from kybern.client.store import Compare, Put, StoreUnavailable, Target
 from kybern.config.loading import dump
 from kybern.config.models import StoreConfig, Tls
+from master.members import follow_members
 from store.main import main
 from store.server.core import GROUP_STORE
 from tests.integration.store.daemons import Daemons, start
@@ -139,6 +140,30 @@ async def test_who_is_not_let_in_leaves_no_line_of_another_format(
     lines = log.read_text().splitlines()
     assert lines
     assert [line for line in lines if not re.match(r"[\d:]{8}\.\d{3} [A-Z]+ +[\w.]+: ", line)] == []
+
+
+async def until_known(client: EtcdClient, count: int) -> None:
+    while len(client._endpoints._all) < count:  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0.05)
+
+
+async def test_a_client_goes_on_with_members_that_it_has_learnt_of(daemons: Daemons) -> None:
+    client = EtcdClient([daemons.clients["s1"]], daemons.certificates.master(), timeout=30)
+    following = asyncio.create_task(follow_members(client))
+    try:
+        assert (await client.txn([], [Put(b"a", b"1")])).succeeded
+        async with asyncio.timeout(30):
+            await until_known(client, len(daemons.clients))
+        gone = daemons.processes["s1"]
+        gone.kill()
+        await gone.wait()
+        assert (await client.txn([], [Put(b"b", b"1")])).succeeded
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await client.close()
+    await daemons.start("s1")
+    await daemons.until_ready("s1")
 
 
 async def test_a_missing_configuration_is_said_in_one_line(tmp_path: Path) -> None:

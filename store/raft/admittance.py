@@ -10,7 +10,8 @@ from store.raft.configuration import FIRST_GROUP, Configuration
 from store.raft.connection import GROUP_MEMBERS
 from store.raft.interface import Member
 from store.raft.members import member_id
-from store.raft.messages import PROTOCOL, Hello, Message, OtherDirectory, Removed
+from store.raft.messages import PROTOCOL, Hello, Message, OlderCopy, OtherDirectory, Removed
+from store.raft.standing import NOTHING, Standing, lacks
 
 
 class Admittance:
@@ -51,8 +52,11 @@ class Admittance:
         self._removed = frozenset(configurations[0].removed) - {member.id for member in members}
         return True
 
-    def refusal(self, identity: Identity, hello: Hello, expected: str) -> str | None:
-        """Why a peer is not let in; None when it is. `expected`: who was dialled, if anybody was."""
+    def refusal(self, identity: Identity, hello: Hello, expected: str, known: Standing = NOTHING) -> str | None:
+        """Why a peer is not let in; None when it is.
+
+        `expected`: who was dialled, if anybody was. `known`: where it stood once.
+        """
         name = hello.name
         if GROUP_MEMBERS not in identity.groups:
             return f"the certificate of {identity.name!r} is not a store member's (O={GROUP_MEMBERS})"
@@ -75,6 +79,8 @@ class Admittance:
             )
         if not self._knows(hello):
             return f"the certificate's {identity.name!r} is not another member"
+        if forgotten := lacks(hello.standing, known):
+            return f"{name} comes with an older copy of its data directory: {forgotten}"
         return None
 
     def parting(self, hello: Hello) -> str | None:
@@ -85,8 +91,8 @@ class Admittance:
             return "it is not a member any more"
         return "it comes with another data directory" if self._other_directory(hello) is not None else None
 
-    def last_word(self, identity: Identity, hello: Hello) -> Message | None:
-        """What a peer that is not let in should know before the connection ends.
+    def last_word(self, identity: Identity, hello: Hello, known: Standing = NOTHING) -> Message | None:
+        """What a peer that is not let in should know before the connection ends; `known`: where it stood once.
 
         Nothing across groups: whoever recovered a group that was not lost must not end its members.
         """
@@ -99,9 +105,10 @@ class Admittance:
         if self._joins_unawares(hello):
             return OtherDirectory(hello.id, 0)
         member = self._other_directory(hello)
-        if member is None or not (hello.id or self._surely(member)):
-            return None
-        return OtherDirectory(hello.id or member.id, member.directory_id)
+        if member is not None:
+            surely = hello.id or self._surely(member)
+            return OtherDirectory(hello.id or member.id, member.directory_id) if surely else None
+        return OlderCopy(hello.id, known) if self._knows(hello) and lacks(hello.standing, known) else None
 
     def may_know_better(self, identity: Identity, hello: Hello) -> bool:
         """Whether a peer that is not let in may be of this member's group, and know why this member is not.

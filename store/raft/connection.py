@@ -8,7 +8,8 @@ from typing import Protocol, cast
 
 from kybern.pki import Identity, identity_of_der
 from store.raft import messages
-from store.raft.messages import LENGTH, Hello, InvalidMessage, Message, OtherDirectory, Ping, Removed
+from store.raft.messages import LENGTH, Hello, InvalidMessage, LastWord, Message, Ping
+from store.raft.standing import Standing
 
 # Before a peer has said who it is, it may send no more than that.
 _MAX_HELLO_BYTES = 4096
@@ -45,7 +46,7 @@ class Owner(Protocol):
         """Whether a peer that is not let in may have a last word for this side."""
         ...
 
-    def told(self, peer: str, word: Removed | OtherDirectory) -> None:
+    def told(self, peer: str, word: LastWord) -> None:
         """The last word of a peer that was not let in."""
         ...
 
@@ -72,7 +73,7 @@ class Connection(asyncio.Protocol):
     `expected`: whom this side dialled; empty on the side that was dialled.
     """
 
-    def __init__(self, owner: Owner, hello: Hello, now: Callable[[], float], expected: str = "") -> None:
+    def __init__(self, owner: Owner, hello: Callable[[], Hello], now: Callable[[], float], expected: str = "") -> None:
         self._owner = owner
         self._expected = expected
         self.gone = asyncio.Event()
@@ -89,7 +90,7 @@ class Connection(asyncio.Protocol):
         self.peer = ""
         # What the peer said of itself; its name is that of its certificate.
         self.hello = Hello("", "", 0)
-        self.heard = self.sent = now()
+        self.heard = self.pinged = now()
 
     # --- towards the owner
 
@@ -108,13 +109,13 @@ class Connection(asyncio.Protocol):
         else:
             transport.write(length)
             transport.write(data)
-        self.sent = self._now()
         return True
 
-    def ping(self, idle: float) -> None:
-        """Send a ping when nothing was sent for `idle` seconds."""
-        if self._now() - self.sent >= idle:
-            self.send(Ping())
+    def ping(self, interval: float, standing: Callable[[], Standing]) -> None:
+        """Send a ping when the last one was `interval` seconds ago."""
+        if self._now() - self.pinged >= interval:
+            self.pinged = self._now()
+            self.send(Ping(standing()))
 
     def close(self, reason: str = "") -> None:
         """Close at once; the reason is logged."""
@@ -149,7 +150,8 @@ class Connection(asyncio.Protocol):
             self.close(f"the certificate of {self._identity.name!r} is not a store member's (O={GROUP_MEMBERS})")
             return
         self._owner.made(self)
-        self.send(self._hello)
+        # Made only now: it says where this member stands.
+        self.send(self._hello())
 
     def data_received(self, data: bytes) -> None:
         """Take frames out of what came."""
@@ -204,7 +206,7 @@ class Connection(asyncio.Protocol):
 
     def _dispatch(self, message: Message) -> None:
         if self._turned_away:
-            if isinstance(message, Removed | OtherDirectory):
+            if isinstance(message, LastWord):
                 self._owner.told(self._turned_away, message)
             self.close()
         elif not self.peer:
@@ -225,7 +227,7 @@ class Connection(asyncio.Protocol):
             self._owner.opened(self)
         elif isinstance(message, Hello):
             raise InvalidMessage("a second hello")
-        elif not isinstance(message, Ping):
+        else:
             self._owner.received(self, message)
 
     def _remote(self) -> str:

@@ -24,6 +24,7 @@ from store.raft.elections import ElectingRaft, Hooks, Timing, VoteStore
 from store.raft.entries import InvalidEntry, clock_of
 from store.raft.gathering import WORTH_AN_ENTRY
 from store.raft.journal import Journal
+from store.raft.standing import NOTHING, Standing, both
 
 log = logging.getLogger(__name__)
 
@@ -185,6 +186,33 @@ class HardenedRaft(ElectingRaft):
     def may_read(self) -> bool:
         """Whether the leader has committed an entry of its own term, so that its commit index is up to date."""
         return self._isLeader() and self.commit_index >= self._SyncObj__noopIDx
+
+    def holds(self) -> Standing:
+        """Where this member stands (see `standing.Holder`); what it owes, it stands for."""
+        end = self.journal.durable_index
+        standing = Standing(self.term, self._SyncObj__votedForNodeId or "", end, self.journal.term_at(end))
+        return both(standing, self.owed) if self.owed is not None else standing
+
+    def vouches(self) -> Standing:
+        """Where this member will never stand behind (see `standing.Holder`)."""
+        end = max(min(self.commit_index, self.journal.durable_index), self.journal.base_index)
+        return Standing(self.term, self._SyncObj__votedForNodeId or "", end, self.journal.term_at(end))
+
+    def acknowledged(self, peer: str) -> Standing:
+        """What a peer has of what is committed (see `standing.Holder`)."""
+        node = self._node(peer)
+        if self._isLeader():
+            # Of the members alone, learners too; 0 until it has acknowledged anything in this term.
+            end = min(self._SyncObj__raftMatchIndex.get(node, 0), self.commit_index)
+        elif node == self._SyncObj__raftLeader:
+            # Of what it had committed as the leader, what this member has of it.
+            end = min(self.leader_commit, self.commit_index)
+        else:
+            end = 0
+        if not end:
+            return NOTHING
+        # What comes before the log's begin it has too, but of which term that is, is not known any more.
+        return Standing(self.term, "", end, self.journal.term_at(end)) if end >= self.journal.base_index else NOTHING
 
     def confirmed_since(self, sequence: int) -> bool:
         """Whether a quorum has answered appends that were sent after the append `sequence`."""

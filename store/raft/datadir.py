@@ -5,6 +5,7 @@ identity.json   cluster and member that the directory belongs to
 id              the member's id in the group, from when the member knows it
 directory_id    a random number of this directory: another one holds nothing of what this one's member acknowledged
 vote            term and vote, replaced as a whole and fsynced each time
+owed            what the member had once, while this is an older copy of its directory (see `standing`)
 log/            the journal's segments
 restoring       there while a restore writes all this: a member does not start with it
 joining         the member was let join a group that runs: as the configuration's initial_state: existing
@@ -18,12 +19,14 @@ import shutil
 import struct
 import zlib
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from kybern.daemon import StartupError, hold, unusable
 from kybern.struct import Frozen
 from store.raft import failpoints
+from store.raft.standing import Standing
 
 # What there is to do about a file that is missing or damaged.
 ADVICE = (
@@ -36,8 +39,11 @@ _JOINING = "joining"
 # What may lie in a directory that counts as empty: the root of a file system has the second.
 _OF_NOBODY = {"lock", "lost+found"}
 
-_VOTE_MAGIC = b"KYVO"
-_VOTE_HEADER = struct.Struct("<4sII")
+_MAGIC = b"KYVO"
+_HEADER = struct.Struct("<4sII")
+
+
+Content = TypeVar("Content")
 
 
 class Identity(Frozen, forbid_unknown_fields=True):
@@ -53,6 +59,13 @@ class Vote(Frozen, array_like=True):
 
     term: int = 0
     voted_for: str = ""
+
+
+class Owed(Frozen, array_like=True):
+    """What a member of a group has acknowledged and does not hold any more."""
+
+    group: str
+    standing: Standing
 
 
 class DataDir:
@@ -139,9 +152,12 @@ class DataDir:
             ) from None
         except OSError as error:
             raise StartupError(f"cannot read {self._vote_path}: {error.strerror}") from error
-        vote = _decode_vote(data)
-        if vote is None:
-            raise StartupError(f"{self._vote_path} is corrupt at offset 0: it does not match its checksum; {ADVICE}")
+        try:
+            vote = _unframed(data, Vote)
+        except ValueError:
+            raise StartupError(
+                f"{self._vote_path} is corrupt at offset 0: it does not match its checksum; {ADVICE}"
+            ) from None
         # A process that was killed between rename and fsync left it in the page cache alone.
         try:
             sync_file(self._vote_path)
@@ -156,8 +172,38 @@ class DataDir:
         Raises:
             OSError: when the disk does not take them; what was saved before is then still there.
         """
-        body = msgspec.msgpack.encode(vote)
-        replace_durably(self._vote_path, _VOTE_HEADER.pack(_VOTE_MAGIC, len(body), zlib.crc32(body)) + body)
+        replace_durably(self._vote_path, _framed(vote))
+
+    def load_owed(self) -> Owed | None:
+        """What the member owes its group; None when nothing.
+
+        Raises:
+            StartupError: when that cannot be read.
+        """
+        path = self.path / "owed"
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StartupError(f"cannot read {path}: {error.strerror}") from error
+        try:
+            return _unframed(data, Owed)
+        except ValueError:
+            raise StartupError(f"{path} is corrupt at offset 0: it does not match its checksum; {ADVICE}") from None
+
+    def save_owed(self, owed: Owed | None) -> None:
+        """Make durable what the member owes; None: nothing any more.
+
+        Raises:
+            OSError: when the disk does not take it.
+        """
+        path = self.path / "owed"
+        if owed is not None:
+            replace_durably(path, _framed(owed))
+        else:
+            path.unlink(missing_ok=True)
+            sync_directory(self.path)
 
     def load_id(self) -> int:
         """The member's id; 0 when it is not known yet.
@@ -357,11 +403,18 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _decode_vote(data: bytes) -> Vote | None:
-    if len(data) < _VOTE_HEADER.size:
-        return None
-    magic, length, crc = _VOTE_HEADER.unpack_from(data)
-    body = data[_VOTE_HEADER.size :]
-    if magic != _VOTE_MAGIC or len(body) != length or zlib.crc32(body) != crc:
-        return None
-    return msgspec.msgpack.decode(body, type=Vote)
+def _framed(content: Vote | Owed) -> bytes:
+    body = msgspec.msgpack.encode(content)
+    return _HEADER.pack(_MAGIC, len(body), zlib.crc32(body)) + body
+
+
+def _unframed(data: bytes, content: type[Content]) -> Content:
+    """What `_framed` made bytes of; ValueError when they are others."""
+    if len(data) < _HEADER.size:
+        raise ValueError("it is too short")
+    magic, length, crc = _HEADER.unpack_from(data)
+    body = data[_HEADER.size :]
+    if magic != _MAGIC or len(body) != length or zlib.crc32(body) != crc:
+        raise ValueError("the checksum is another one")
+    found: Content = msgspec.msgpack.decode(body, type=content)
+    return found

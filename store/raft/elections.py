@@ -22,6 +22,7 @@ from store.raft.bridge import LogView, RaftTransport, Wire
 from store.raft.configuration import Configurations
 from store.raft.datadir import Vote
 from store.raft.journal import Journal
+from store.raft.standing import Standing
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +127,10 @@ class ElectingRaft(SyncObj):
         self.may_lead = True
         # False while the disk does not come back from a write: no term and no vote can be kept, so none is changed.
         self.may_vote = True
+        # What this member has acknowledged once, and does not hold since its directory is an older copy of what it was.
+        self.owed: Standing | None = None
+        # Whether it has led since its start.
+        self.has_led = False
         self._raft_transport = RaftTransport(wire)
         conf = _conf(timing, self._state_changed)
         super().__init__(self._node(name), [], conf, transport=self._raft_transport, nodeClass=Peer)
@@ -258,7 +263,7 @@ class ElectingRaft(SyncObj):
         now = stock.monotonicTime()
         if self._isLeader() or self._SyncObj__raftElectionDeadline >= now:
             return False
-        if not self.may_lead or not self._votes_itself:
+        if not self.may_lead or not self._votes_itself or self._owes():
             self._SyncObj__transferInProgress = False
             self._await_election()
             return False
@@ -320,9 +325,21 @@ class ElectingRaft(SyncObj):
         return stock.monotonicTime() - self._leader_heard < self._timing.election_min
 
     def _log_is_current(self, message: dict[str, Any]) -> bool:
-        """Whether a candidate's log is at least as good as this member's."""
+        """Whether a candidate's log is at least as good as this member's, and as the one that it had once."""
         theirs = (message["last_log_term"], message["last_log_index"])
+        owed = self.owed
+        if owed is not None and theirs < (owed.index_term, owed.index):
+            return False
         return theirs >= (self.journal.last_term, self.journal.last_index)
+
+    def _owes(self) -> bool:
+        return self.owed is not None and not self.has_again(self.owed, self.journal.last_index)
+
+    def has_again(self, owed: Standing, end: int) -> bool:
+        """Whether the log up to `end` holds what this member has acknowledged once."""
+        if self.journal.base_index >= owed.index:
+            return True
+        return end >= owed.index and self.journal.term_at(owed.index) == owed.index_term
 
     def _on_vote_request(self, node: Node, message: dict[str, Any]) -> None:
         if message.get("trial"):
@@ -343,6 +360,10 @@ class ElectingRaft(SyncObj):
             )
         elif self._leader_lives() and not message.get("transfer"):
             log.debug("no vote for %s in term %d: there is a leader", node, message["term"])
+        elif self.owed is not None and not self._log_is_current(message):
+            log.debug("no vote for %s in term %d: this member had more once", node, message["term"])
+            if message["term"] > self.term:
+                self._follow_term(message["term"])
         else:
             super()._SyncObj__onMessageReceived(node, message)
 
@@ -386,6 +407,7 @@ class ElectingRaft(SyncObj):
     def _state_changed(self, old: int, new: int) -> None:
         leader = stock._RAFT_STATE.LEADER
         self._transfer_to = None
+        self.has_led = self.has_led or new == leader
         if leader in (old, new):
             self._hooks.leading(new == leader)
 

@@ -18,6 +18,15 @@ def removed(config: StoreConfig) -> Excluded:
     )
 
 
+def older_copy_led(config: StoreConfig, peer: str, forgotten: str) -> Excluded:
+    """It has led with an older copy of its data directory: entries that it made may have the place of others."""
+    return Excluded(
+        f"{peer} knows that {config.data_dir} is an older copy of what it was ({forgotten}), and {config.name} has led "
+        "the group with it: what it wrote may contradict what the others have. It takes no part any more: `kybern "
+        "store join` on this host lets the member join anew, with all that the others have"
+    )
+
+
 def concerns(word: OtherDirectory, own_id: int, waited: float, config: StoreConfig) -> bool:
     """Whether such a word is about this member, which has waited for so many seconds to be let in.
 

@@ -15,8 +15,9 @@ from kybern.struct import Frozen
 from store.raft.configuration import Change
 from store.raft.entries import Run
 from store.raft.interface import Member
+from store.raft.standing import NOTHING, Standing
 
-PROTOCOL = 2
+PROTOCOL = 3
 # A group of commands is at most 1 MiB plus one command of at most 8 MiB.
 MAX_FRAME_BYTES = 16 << 20
 # Before every message: how many bytes it has.
@@ -44,10 +45,14 @@ class Hello(_Message, tag="hello"):
     group: str = ""
     # Of the sender's data directory.
     directory_id: _Id = 0
+    # Up to the end of its log.
+    standing: Standing = NOTHING
 
 
 class Ping(_Message, tag="ping"):
-    """Shows a peer that has nothing else to hear from us that we are there."""
+    """Shows a peer that has nothing else to hear from us that we are there, and what we shall never have forgotten."""
+
+    standing: Standing = NOTHING
 
 
 class VoteRequest(_Message, tag="vote?"):
@@ -164,6 +169,13 @@ class OtherDirectory(_Message, tag="directory"):
     directory_id: _Id
 
 
+class OlderCopy(_Message, tag="older"):
+    """The member with this id has stood there, with the data directory that it comes with; now it stands behind."""
+
+    id: _Id
+    standing: Standing
+
+
 class SnapshotPart(_Message, tag="snapshot"):
     """Bytes of a leader's snapshot file from `offset` on; empty ones ask how far the follower is."""
 
@@ -203,9 +215,13 @@ Message = (
     | ChangeReply
     | Removed
     | OtherDirectory
+    | OlderCopy
     | SnapshotPart
     | SnapshotReply
 )
+
+# What a member is told that is not let in.
+LastWord = Removed | OtherDirectory | OlderCopy
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)

@@ -18,7 +18,7 @@ from kybern.clock import Clock, SystemClock
 from kybern.config.models import StoreConfig
 from kybern.daemon import StartupError, unusable
 from kybern.logs import Seldom
-from store.raft import excluded, failpoints, messages, overrides
+from store.raft import excluded, failpoints, messages, older, overrides
 from store.raft.applying import Applying
 from store.raft.configuration import (
     Add,
@@ -55,6 +55,7 @@ from store.raft.reads import Reader, Reads
 from store.raft.segments import CorruptJournal
 from store.raft.snapshots import Header
 from store.raft.snapshotting import Position, Snapshots
+from store.raft.standing import Standings
 from store.raft.transport import TlsTransport, Transport
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ class RaftNode:
         self._behind = True
         self._proposals = Proposals(secrets.randbits(63), self._refuse)
         self._reads = Reads(config.name, self._send, patience=5 * config.heartbeat_interval)
+        self._standings = Standings()
         self._changes = Changes(config.name, config.cluster_name, self._send, config.election_timeout_max)
         self._handlers: list[Callable[[bool], None]] = []
         self._applying: Applying | None = None
@@ -144,10 +146,13 @@ class RaftNode:
             self._id = await asyncio.to_thread(find_id, self._config, directory)
             own, self._directory_id = self._config, await asyncio.to_thread(directory.load_directory_id)
             self._changes.heard(own.name, Seen(0, own.peer_address, own.client_address, self._directory_id))
+            owed = await asyncio.to_thread(older.load, directory, own.name, self._configurations.current.group)
             self._raft = HardenedRaft(
                 self._config.name, self._configurations, timing, journal, directory, self._transport, self
             )
             overrides.check_instance(self._raft)
+            self._raft.owed = owed
+            self._standings.join(self._raft)
             if header is not None:
                 self._raft.restored(header.index, header.now_ms)
                 self.restored(header)
@@ -162,7 +167,7 @@ class RaftNode:
             self._snapshots.join(self._raft, self._disk, self._transport.send)
             self._directory = directory
             self._running, self._began = True, self._clock.monotonic()
-            await self._transport.start(self, self._directory_id)
+            await self._transport.start(self, self._directory_id, self._standings)
         except (InvalidEntry, OSError) as error:
             self._running = False
             self._raft = None
@@ -429,6 +434,8 @@ class RaftNode:
             self._changes.expire(raft, now)
         if self._snapshots is not None:
             self._snapshots.turn()
+        if raft.owed is not None and self._directory is not None:
+            older.look_after(raft, self._directory)
 
     def _forward(self, raft: HardenedRaft) -> None:
         """Give waiting commands to the leader, when that is another member."""
@@ -599,10 +606,8 @@ class RaftNode:
                 self._proposals.take_back(message.first_sequence, message.count)
                 self._refused_term = message.term
                 self._refused_until = self._clock.monotonic() + self._config.heartbeat_interval
-            case messages.ReadRequest():
-                self._reads.add(Reader(self._clock.monotonic() + self._timeout, None, peer, message.id))
-            case messages.ReadReply():
-                self._reads.answered(peer, message)
+            case messages.ReadRequest() | messages.ReadReply():
+                self._on_read(peer, message)
             case messages.Append() | messages.AppendReply():
                 if not self._on_replication(raft, peer, message):
                     return
@@ -610,8 +615,10 @@ class RaftNode:
                 self._snapshots.on_part(peer, message)
             case messages.SnapshotReply() if self._snapshots is not None:
                 self._snapshots.on_reply(peer, message)
-            case messages.ChangeRequest() | messages.ChangeReply() | messages.Removed() | messages.OtherDirectory():
-                self._on_membership(peer, message)
+            case messages.Removed() | messages.OtherDirectory() | messages.OlderCopy():
+                self._on_last_word(peer, message)
+            case messages.ChangeRequest() | messages.ChangeReply():
+                self._on_change(peer, message)
             case messages.VoteRequest() if not self._configurations.current.group:
                 # It joins, and cannot tell whether the candidate is of the group that awaits it.
                 log.debug("no vote for %s: this member knows no group yet", peer)
@@ -634,23 +641,32 @@ class RaftNode:
         # the leader its acknowledgement. The disk asks for a turn when it is done, and the timer in any case.
         return raft.may_advance() and (disk is None or not disk.writing)
 
-    def _on_membership(
-        self,
-        peer: str,
-        message: messages.ChangeRequest | messages.ChangeReply | messages.Removed | messages.OtherDirectory,
-    ) -> None:
+    def _on_read(self, peer: str, message: messages.ReadRequest | messages.ReadReply) -> None:
+        if isinstance(message, messages.ReadRequest):
+            self._reads.add(Reader(self._clock.monotonic() + self._timeout, None, peer, message.id))
+        else:
+            self._reads.answered(peer, message)
+
+    def _on_change(self, peer: str, message: messages.ChangeRequest | messages.ChangeReply) -> None:
         match message:
             case messages.ChangeRequest():
                 wish = Wish(message.change, self._clock.monotonic() + self._timeout, None, peer, message.id)
                 self._changes.add(wish)
             case messages.ChangeReply():
                 self._changes.answered(peer, message)
+
+    def _on_last_word(self, peer: str, message: messages.LastWord) -> None:
+        match message:
             case messages.Removed() if message.id == self._id:
                 self._removed()
             case messages.OtherDirectory() if message.directory_id != self._directory_id:
                 waited = self._clock.monotonic() - self._began
                 if excluded.concerns(message, self._id, waited, self._config):
                     self._fail(excluded.by_directory(self._config, peer, message))
+            case messages.OlderCopy() if message.id == self._id:
+                assert self._raft is not None and self._directory is not None  # noqa: S101 - it runs
+                if (error := older.told(self._config, self._raft, self._directory, peer, message.standing)) is not None:
+                    self._fail(error)
 
     def _receive(self, raft: HardenedRaft, peer: str, message: messages.Message) -> None:
         try:

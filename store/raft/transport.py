@@ -25,7 +25,8 @@ from kybern.tls import client_context, server_context
 from store.raft.admittance import Admittance
 from store.raft.configuration import Configuration
 from store.raft.connection import GROUP_MEMBERS, Connection
-from store.raft.messages import PROTOCOL, Hello, Message, OtherDirectory, Removed
+from store.raft.messages import PROTOCOL, Hello, LastWord, Message, Ping
+from store.raft.standing import Standing, Standings, voted
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +56,8 @@ class Listener(Protocol):
 class Transport(Protocol):
     """What the node needs of a transport: messages may be lost, but none arrives twice."""
 
-    async def start(self, listener: Listener, directory_id: int) -> None:
-        """Listen and dial, with a data directory of this id.
+    async def start(self, listener: Listener, directory_id: int, standings: Standings) -> None:
+        """Listen and dial, with a data directory of this id; who stands behind where it stood is not let in.
 
         Raises:
             StartupError: when the address or the certificates cannot be used.
@@ -102,8 +103,9 @@ class TlsTransport:
         # This member's id, 0 until it is known, and that of its data directory.
         self._id = self._directory_id = 0
         self._admittance = Admittance(config)
-        # Idle times in seconds: when to show that we are there, and when a silent peer is given up.
-        self._ping_after = config.election_timeout_min / 2
+        self._standings = Standings()
+        # Seconds: how often to show that we are there, and after which silence a peer is given up.
+        self._ping_every = config.election_timeout_min / 2
         self._dead_after = 2 * config.election_timeout_max
         self._open: dict[str, Connection] = {}
         self._all: set[Connection] = set()
@@ -114,13 +116,13 @@ class TlsTransport:
         self._endings = Seldom(clock.monotonic)
         self._stopped = False
 
-    async def start(self, listener: Listener, directory_id: int) -> None:
+    async def start(self, listener: Listener, directory_id: int, standings: Standings) -> None:
         """Listen on the peer address, dial the members that sort after this one.
 
         Raises:
             StartupError: when the address cannot be listened on or a certificate file cannot be used.
         """
-        self._listener, self._directory_id = listener, directory_id
+        self._listener, self._directory_id, self._standings = listener, directory_id, standings
         self._check_certificate()
         context = server_context(self._config.tls, clock=self._clock)
         host, port = _split(self._config.peer_address)
@@ -188,22 +190,24 @@ class TlsTransport:
         log.log(self._endings.level(text), "%s", text)
 
     def made(self, connection: Connection) -> None:
-        """Keep an eye on a new connection."""
+        """Keep an eye on a new connection; one whose handshake was under way when this member left ends with that."""
         self._all.add(connection)
+        if self._stopped:
+            connection.close()
 
     def accepts(self, identity: Identity, hello: Hello, expected: str) -> str | None:
         """Why a peer is not let in; None when it is."""
-        return self._admittance.refusal(identity, hello, expected)
+        return self._admittance.refusal(identity, hello, expected, self._stood(hello))
 
     def last_word(self, identity: Identity, hello: Hello) -> Message | None:
         """What a peer that is not let in should know before the connection ends."""
-        return self._admittance.last_word(identity, hello)
+        return self._admittance.last_word(identity, hello, self._stood(hello))
 
     def may_know_better(self, identity: Identity, hello: Hello) -> bool:
         """Whether a peer that is not let in may have a last word for this member."""
         return self._admittance.may_know_better(identity, hello)
 
-    def told(self, peer: str, word: Removed | OtherDirectory) -> None:
+    def told(self, peer: str, word: LastWord) -> None:
         """Pass on the last word of a peer that was not let in."""
         self._notify(lambda listener: listener.on_message(peer, word))
 
@@ -215,13 +219,19 @@ class TlsTransport:
             old.close()
             self._notify(lambda listener: listener.on_disconnected(peer))
         self._open[peer] = connection
+        hello = connection.hello
+        self._standings.heard(peer, hello.directory_id, voted(hello.standing))
         log.info("connected with %s", peer)
         self._notify(lambda listener: listener.on_connected(peer))
 
     def received(self, connection: Connection, message: Message) -> None:
         """Pass a message on."""
         # What an earlier connection still holds is of no use any more.
-        if self._open.get(connection.peer) is connection and self._listener is not None:
+        if self._open.get(connection.peer) is not connection or self._listener is None:
+            return
+        if isinstance(message, Ping):
+            self._standings.heard(connection.peer, connection.hello.directory_id, message.standing)
+        else:
             self._listener.on_message(connection.peer, message)
 
     def drained(self, connection: Connection) -> None:
@@ -234,6 +244,7 @@ class TlsTransport:
         self._all.discard(connection)
         peer = connection.peer
         if peer and self._open.get(peer) is connection:
+            self._standings.note(peer, connection.hello.directory_id)
             del self._open[peer]
             log.info("lost the connection with %s", peer)
             self._notify(lambda listener: listener.on_disconnected(peer))
@@ -248,9 +259,19 @@ class TlsTransport:
                 f"not of the store member {self._config.name!r} ({GROUP_MEMBERS})"
             )
 
+    def _stood(self, hello: Hello) -> Standing:
+        """Where the member that a hello is of, stood when it was heard last."""
+        connection = self._open.get(hello.name)
+        if connection is not None:
+            self._standings.note(hello.name, connection.hello.directory_id)
+        return self._standings.of(hello.name, hello.directory_id)
+
     def _connection(self, expected: str = "") -> Connection:
+        return Connection(self, self._hello, self._now, expected)
+
+    def _hello(self) -> Hello:
         config = self._config
-        hello = Hello(
+        return Hello(
             config.cluster_name,
             config.name,
             PROTOCOL,
@@ -259,8 +280,8 @@ class TlsTransport:
             config.client_address,
             self._admittance.group,
             self._directory_id,
+            self._standings.holds(),
         )
-        return Connection(self, hello, self._now, expected)
 
     def _keep_dialling(self) -> None:
         """A task for each peer at its address."""
@@ -319,13 +340,13 @@ class TlsTransport:
             await asyncio.sleep(backoff.next())
 
     async def _watch(self) -> None:
-        """Ping idle connections and close dead ones."""
+        """Ping all that are connected, and close dead connections."""
         while True:
-            await asyncio.sleep(self._ping_after / 2)
+            await asyncio.sleep(self._ping_every / 2)
             now = self._now()
             for connection in list(self._all):
                 if connection.peer:
-                    connection.ping(self._ping_after)
+                    connection.ping(self._ping_every, self._standings.vouches)
                 if now - connection.heard > self._dead_after:
                     connection.close(f"nothing came for {now - connection.heard:.1f} s")
 

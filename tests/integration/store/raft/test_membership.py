@@ -15,6 +15,7 @@ from store.raft import messages
 from store.raft.configuration import Configuration
 from store.raft.interface import Member, MembershipError, MembershipReason, RaftUnavailable
 from store.raft.node import RaftNode
+from store.raft.standing import Standings
 from store.raft.transport import Listener
 from tests.integration.store.raft.cluster import Group, Recorder, changed, configurations, issue, until
 from tests.ports import free_ports
@@ -113,7 +114,7 @@ class Deaf:
     def __init__(self) -> None:
         self.sent: list[messages.Message] = []
 
-    async def start(self, listener: Listener, directory_id: int) -> None:
+    async def start(self, listener: Listener, directory_id: int, standings: Standings) -> None:
         """Nobody is there."""
 
     async def stop(self) -> None:

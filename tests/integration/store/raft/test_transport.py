@@ -22,6 +22,7 @@ from store.raft.configuration import Configuration
 from store.raft.interface import Member
 from store.raft.members import members_of
 from store.raft.messages import Hello, Message
+from store.raft.standing import Standings
 from store.raft.transport import TlsTransport
 from tests.integration.store.raft.cluster import changed, configurations, issue, until
 from tests.ports import free_ports
@@ -53,7 +54,7 @@ class Listening:
 @contextlib.asynccontextmanager
 async def running(config: StoreConfig) -> AsyncIterator[tuple[TlsTransport, Listening]]:
     transport, listening = TlsTransport(config, SystemClock()), Listening()
-    await transport.start(listening, 1)
+    await transport.start(listening, 1, Standings())
     try:
         yield transport, listening
     finally:
@@ -326,10 +327,10 @@ async def test_an_address_that_is_taken_and_certificates_that_are_missing(tmp_pa
     config = configurations(tmp_path, 1)[0]
     async with running(config):
         with pytest.raises(StartupError, match="cannot listen on the peer address"):
-            await TlsTransport(config, SystemClock()).start(Listening(), 1)
+            await TlsTransport(config, SystemClock()).start(Listening(), 1, Standings())
     stranger = changed(config, tls=issue(tmp_path / "pki", "s2"))
     with pytest.raises(StartupError, match=r"is that of 's2' \(kybern:store\), not of the store member 's1'"):
-        await TlsTransport(stranger, SystemClock()).start(Listening(), 1)
+        await TlsTransport(stranger, SystemClock()).start(Listening(), 1, Standings())
     config.tls.key.unlink()
     with pytest.raises(StartupError, match="cannot read"):
-        await TlsTransport(config, SystemClock()).start(Listening(), 1)
+        await TlsTransport(config, SystemClock()).start(Listening(), 1, Standings())

@@ -105,6 +105,8 @@ class Cluster:
     # Names whose members ended because they were removed, or lost their directories; who may not be started again.
     removed: set[str] = field(default_factory=set)
     wiped: set[str] = field(default_factory=set)
+    # Those that came with an older copy of their directories.
+    aged: set[str] = field(default_factory=set)
     granted: list[tuple[str, Any]] = field(default_factory=list)
     counts: collections.Counter[str] = field(default_factory=collections.Counter)
     calm: bool = False
@@ -212,6 +214,8 @@ class Cluster:
         elif "another data directory" in text and name in self.wiped:
             self.removed.add(name)
             self.counts["ended wiped"] += 1
+        elif "older copy" in text and name not in self.aged:
+            self.wrong.append(f"{name} has its whole directory, and is told otherwise: {text}")
         elif not error.retry and "no space left" not in text:
             self.wrong.append(f"{name} ended: {text}")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import msgspec
 from kybern import pki
 from kybern.config.models import Tls
 from kybern.pb.etcd import kv_pb2, maintenance_pb2
+from tests.ports import free_ports
 
 HOST = "127.0.0.1"
 Call = Callable[[bytes], Awaitable[bytes]]
@@ -42,17 +42,6 @@ def certificates(folder: Path) -> dict[str, Tls]:
         pair.write(tls.cert, tls.key)
         issued[name] = tls
     return issued
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind((HOST, 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def channel(address: str, tls: Tls, *, largest: int = 64 << 20) -> grpc.aio.Channel:

@@ -35,6 +35,7 @@ from node.dns.upstream import Forwarder, Upstreams
 from node.dns.zone import Zone
 from node.network.informers import NetworkInformers
 from node.network.settings import NetworkSettings
+from tests.ports import free_port
 
 HOST = "127.0.0.1"
 CLIENTS = 2
@@ -185,14 +186,6 @@ def cpu_seconds(pid: int) -> float:
     with open(f"/proc/{pid}/stat", encoding="ascii") as stat:  # noqa: PTH123 - one line
         fields = stat.read().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def free_port() -> int:
-    """A free port."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind((HOST, 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import statistics
 import tempfile
 import time
@@ -24,6 +23,7 @@ from kybern import pki
 from kybern.config.models import StoreConfig, Tls
 from store.raft.interface import Applied
 from store.raft.node import RaftNode
+from tests.ports import free_ports
 
 ROUNDS = 5
 SEQUENTIAL = 100
@@ -61,12 +61,7 @@ def configurations(directory: Path) -> list[StoreConfig]:
     now = datetime.now(UTC)
     authority = pki.new_authority("store-ca", now)
     authority.write(directory / "ca.crt", directory / "ca.key")
-    sockets = [socket.socket() for _ in range(3)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    members = {f"s{i + 1}": f"127.0.0.1:{one.getsockname()[1]}" for i, one in enumerate(sockets)}
-    for one in sockets:
-        one.close()
+    members = {f"s{i + 1}": f"127.0.0.1:{port}" for i, port in enumerate(free_ports(3))}
     configs = []
     for name, address in members.items():
         tls = Tls(directory / f"{name}.crt", directory / f"{name}.key", directory / "ca.crt")

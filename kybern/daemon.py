@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -23,9 +24,16 @@ from kybern import logs
 
 log = logging.getLogger(__name__)
 
+# gRPC writes to standard error by itself, in a format of its own, of each client whose handshake fails, and not even
+# which client it was. It reads the variable when it is loaded, so each daemon's main module loads this one before.
+# Whoever sets it (INFO) has those lines.
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
 # sysexits.h: EX_CONFIG. systemd units do not restart on it (RestartPreventExitStatus): nothing changes by trying again.
 EXIT_CONFIG = 78
 EXIT_FAILURE = 1
+# Errors of files that pass when somebody makes room, or by themselves.
+_PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
 
 
 class StartupError(Exception):
@@ -153,7 +161,7 @@ def hold(folder: Path, name: str = "lock") -> int:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise _unusable(folder, error) from error
+        raise unusable(folder, error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -162,12 +170,19 @@ def hold(folder: Path, name: str = "lock") -> int:
         raise StartupError(text, retry=True) from error
     except OSError as error:
         os.close(descriptor)
-        raise _unusable(folder, error) from error
+        raise unusable(folder, error) from error
     return descriptor
 
 
-def _unusable(folder: Path, error: OSError) -> StartupError:
-    return StartupError(f"cannot use the data directory {folder}: {error.strerror}")
+def unusable(folder: Path, error: OSError) -> StartupError:
+    """Why a daemon cannot start with its data directory; to be tried again when the disk is only full."""
+    text = f"cannot use the data directory {folder}: {error.strerror or error}"
+    if error.filename is not None and Path(os.fsdecode(error.filename)) != folder:
+        text += f" ({os.fsdecode(error.filename)})"
+    if error.errno not in _PASSING:
+        return StartupError(text)
+    what = "room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "room for more open files (ulimit -n)"
+    return StartupError(f"{text}; make {what}: nothing is lost, and the next start goes on", retry=True)
 
 
 def _first(group: BaseExceptionGroup[StartupError]) -> StartupError:

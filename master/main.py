@@ -27,6 +27,7 @@ from master.apiserver.server import ApiServer
 from master.auth import users
 from master.auth.tokens import load_signing_key
 from master.leading import CONTROLLERS, SCHEDULER, Leading
+from master.members import follow_members
 from master.rest.server import RestServer
 
 log = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ async def _with_api_server(config: MasterConfig, process: daemon.Daemon, stack: 
         server.run(),
         announce(),
         Registration(store, config.name, config.rest_address).run(),
+        follow_members(store),
         Bootstrap(own, store, config.cluster).run(),
     ]
     if SCHEDULER in config.components or CONTROLLERS in config.components:

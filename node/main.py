@@ -25,6 +25,7 @@ from kybern.daemon import StartupError
 from node.agent.agent import Agent
 from node.agent.gate import NetworkGate
 from node.agent.unwired import UnwiredPodNetwork
+from node.masters import Masters
 from node.network.interface import PodNetwork
 from node.network.main import NetworkStack
 from node.runtime.interface import Runtime
@@ -99,6 +100,7 @@ async def serve(config: NodeConfig, process: daemon.Daemon) -> None:
                 Agent(config, client, clock, runtime, network.pods, informers, gate=network.gate),
                 network,
                 informers,
+                Masters(config.masters, config.data_dir, client, client.learn, clock),
             )
             await node.run(process)
     finally:
@@ -161,6 +163,7 @@ class _Node:
     agent: Agent
     network: Network
     informers: Informers
+    masters: Masters
 
     async def run(self, process: daemon.Daemon) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -168,6 +171,7 @@ class _Node:
                 tasks.create_task(self.informers.run(), name="informers"),
                 tasks.create_task(self.network.run(), name="network"),
                 tasks.create_task(self.agent.run(), name="agent"),
+                tasks.create_task(self.masters.run(), name="masters"),
                 tasks.create_task(self._become_ready(process), name="readiness"),
             ]
             await process.run_until_stopped()

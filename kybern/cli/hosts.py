@@ -30,7 +30,7 @@ from kybern.cli.errors import CliError
 from kybern.cli.files import CLUSTER, Manifest
 from kybern.cli.issuing import Authorities, Files, admin_files, master_files, new_authorities, node_files
 from kybern.config.loading import load
-from kybern.config.models import NodeConfig, StoreConfig
+from kybern.config.models import MasterConfig, NodeConfig, StoreConfig
 from kybern.daemon import StartupError
 
 LIFETIME = timedelta(days=365)
@@ -88,7 +88,7 @@ def _acquainted(folder: Path, file: ClusterFile, name: str) -> Files:
     A member goes by that only when it has nothing: were its disk lost, one whose file named itself alone would found
     another group without asking anybody.
     """
-    store = _configured(folder / "store.yaml", StoreConfig)
+    store = configured(folder / "store.yaml", StoreConfig)
     if store is None or name == store.name or not (store.data_dir / "identity.json").exists():
         return {}
     address, ports = file.members[name], file.ports
@@ -149,9 +149,9 @@ def renew(folder: Path, now: datetime) -> list[str]:
     """
     file, authorities = on_disk.read_cluster(folder), load_authorities(folder)
     files: Files = {}
-    if (store := _configured(folder / "store.yaml", StoreConfig)) is not None:
+    if (store := configured(folder / "store.yaml", StoreConfig)) is not None:
         files |= master_files(file, store.name, authorities, now, LIFETIME)
-    if (node := _configured(folder / "node.yaml", NodeConfig)) is not None:
+    if (node := configured(folder / "node.yaml", NodeConfig)) is not None:
         files |= node_files(node.name, node.address, authorities.api, now, LIFETIME)
     if (folder / "admin.kubeconfig").exists():
         files |= admin_files(file, authorities.api, now, LIFETIME)
@@ -166,9 +166,9 @@ def renew_from(folder: Path, bundle: Path) -> list[str]:
     """
     manifest, files = on_disk.unpack(bundle)
     config = (
-        _configured(folder / "store.yaml", StoreConfig)
+        configured(folder / "store.yaml", StoreConfig)
         if manifest.kind == "master"
-        else _configured(folder / "node.yaml", NodeConfig)
+        else configured(folder / "node.yaml", NodeConfig)
     )
     if config is None or config.name != manifest.name:
         is_one = f"the {manifest.kind} {config.name}" if config is not None else f"no {manifest.kind}"
@@ -232,11 +232,15 @@ def _master_configuration(file: ClusterFile, name: str, layout: Layout) -> Files
     return {path: on_disk.configuration(config) for path, config in configs.items()}
 
 
-_Config = TypeVar("_Config", StoreConfig, NodeConfig)
+_Config = TypeVar("_Config", StoreConfig, MasterConfig, NodeConfig)
 
 
-def _configured(path: Path, kind: type[_Config]) -> _Config | None:
-    """A daemon's configuration; None when this host does not run it."""
+def configured(path: Path, kind: type[_Config]) -> _Config | None:
+    """A daemon's configuration; None when this host does not run it.
+
+    Raises:
+        CliError: when it cannot be read or is not valid.
+    """
     if not path.exists():
         return None
     try:

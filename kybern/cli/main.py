@@ -15,6 +15,8 @@ from rich.console import Console
 from kybern.cli import hosts
 from kybern.cli.cluster import ClusterFile, Layout, NodeOptions, Ports, check_name, settings
 from kybern.cli.errors import CliError, invoke
+from kybern.cli.masters import master
+from kybern.cli.options import DATA, ETC, DataOption, FolderOption, ForceOption, LookedAtOption
 from kybern.cli.status import Status, gather, shown, table
 from kybern.cli.store import store
 from kybern.cli.tables import OutputOption
@@ -34,18 +36,11 @@ certs = typer.Typer(
 )
 app.add_typer(join, name="join")
 app.add_typer(certs, name="certs")
+app.add_typer(master, name="master")
 app.add_typer(store, name="store")
 
-FolderOption = Annotated[Path, typer.Option("--dir", help="Folder of the configuration.")]
-# What only looks may be pointed elsewhere by a variable (the lab's `kybern-lab env` sets it); what writes is told so.
-LookedAtOption = Annotated[Path, typer.Option("--dir", envvar="KYBERN_DIR", help="Folder of the configuration.")]
-DataOption = Annotated[Path, typer.Option("--data-dir", help="Folder of the daemons' data.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
 BundleOption = Annotated[Path, typer.Option("--bundle", help="File that `kybern certs` made for this host.")]
 OutOption = Annotated[Path, typer.Option("--out", help="Where to write the bundle. It holds private keys.")]
-
-ETC = Path("/etc/kybern")
-DATA = Path("/var/lib/kybern")
 
 
 @app.command()

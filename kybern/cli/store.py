@@ -8,24 +8,22 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
 
 from kybern.cli import snapshots, store_calls
 from kybern.cli.errors import CliError
-from kybern.cli.status import shown
 from kybern.cli.store_calls import Access, MemberRow, StatusRow
 from kybern.cli.tables import Output, OutputOption, render, size
+from kybern.cli.talking import asked as _asked
+from kybern.cli.talking import run as _run
 from kybern.config.loading import load
 from kybern.config.models import StoreConfig, Tls
 from kybern.pb.etcd.maintenance_pb2 import AlarmRequest
 from kybern.rpc.credentials import channel_credentials
 from kybern.tls import client_context
-
-T = TypeVar("T")
 
 store = typer.Typer(
     help="Look at the store and look after it. Connection options come before the command. A real etcd works as well.",
@@ -366,14 +364,6 @@ def _connection(context: typer.Context) -> _Connection:
     return found
 
 
-def _run(what: str, work: Coroutine[Any, Any, T]) -> T:
-    async def run() -> T:
-        async with shown(what, Console(stderr=True)):
-            return await work
-
-    return asyncio.run(run())
-
-
 def _with_member(
     context: typer.Context, name: str, act: Callable[[Access, int], Coroutine[Any, Any, None]], what: str
 ) -> str:
@@ -388,12 +378,6 @@ def _with_member(
     found = _run(what, work())
     # One that has not come yet has no name.
     return f"member {found.id} ({found.name or found.peer_address})"
-
-
-def _asked(question: str) -> str:
-    """What is typed, which is nothing when nobody can."""
-    typer.echo(question, nl=False, err=True)
-    return sys.stdin.readline().strip()
 
 
 def _print(found: object, output: Output, table: str) -> None:

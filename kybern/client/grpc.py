@@ -84,6 +84,11 @@ class _Master:
         # Loop time until which others are preferred.
         self.cool_until = 0.0
 
+    @property
+    def connected(self) -> bool:
+        """Whether calls may be under way; asks for no connection."""
+        return self.channel.get_state() is grpc.ChannelConnectivity.READY
+
     def state(self) -> grpc.ChannelConnectivity:
         """How the connection is now; asks for one if there is none."""
         return self.channel.get_state(try_to_connect=True)
@@ -98,7 +103,7 @@ class _Masters:
     def __init__(self, addresses: Sequence[str], tls: Tls) -> None:
         if not addresses:
             raise ValueError("a client needs the address of at least one API server")
-        self._addresses = list(addresses)
+        self._configured = self._addresses = list(addresses)
         self._tls = tls
         self._masters: list[_Master] = []
         # Whether it was said that none can be reached.
@@ -157,6 +162,19 @@ class _Masters:
             for master in old:
                 await master.channel.close()
 
+    async def learn(self, addresses: Sequence[str]) -> None:
+        """Go by these as well as by the configured ones; whoever is none of them and not connected is forgotten."""
+        self._addresses = list(dict.fromkeys([*self._configured, *addresses]))
+        if not self._masters:
+            return  # made when they are needed
+        gone = [m for m in self._masters if m.address not in self._addresses and not m.connected]
+        there = {m.address for m in self._masters}
+        with contextlib.suppress(StartupError):  # in the middle of an exchange of the certificate: with the next ones
+            new = [_Master(a, self._tls) for a in self._addresses if a not in there]
+            self._masters = [m for m in self._masters if m not in gone] + new
+            for master in gone:
+                await master.channel.close()
+
     def _next(self, states: _States) -> _Master | None:
         now = asyncio.get_running_loop().time()
         connected = [m for m, state in states if state is grpc.ChannelConnectivity.READY]
@@ -189,6 +207,10 @@ class GrpcClient:
 
     def __init__(self, addresses: Sequence[str], tls: Tls) -> None:
         self._masters = _Masters(addresses, tls)
+
+    async def learn(self, addresses: Sequence[str]) -> None:
+        """Ask the API servers at these addresses too, instead of those that were learnt before."""
+        await self._masters.learn(addresses)
 
     async def close(self) -> None:
         """Close the connections."""

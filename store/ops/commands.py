@@ -109,7 +109,25 @@ def _restore(options: argparse.Namespace) -> None:
         f"{order.data_dir}: the data directory of {order.name} in a new group of {', '.join(sorted(order.members))}: "
         f"revision {done.revision}, {done.keys} keys, {done.leases} leases; group {done.group}"
     )
+    print(listed(order, "--member" if options.member else str(options.config)))
     print("Next: the same on the others' hosts, with the same file; then start all of them.")
+
+
+def listed(order: Order, source: str) -> str:
+    """The members of the new group, which `source` names, and how to have others: all of them count for a majority."""
+    names = sorted(order.members)
+    width = max(map(len, names))
+    rows = [f"  {n:{width}}  {order.members[n]}{'  (this one)' if n == order.name else ''}" for n in names]
+    change = "name the others alone"
+    if source != "--member":
+        change = f"`kybern master remove NAME --files-only` takes it out of {source} (or give --member for each other)"
+    return "\n".join(
+        [
+            f"Its members are those of {source}; {len(names) // 2 + 1} of {len(names)} must run:",
+            *rows,
+            f"If one of them is gone, or never came: {change}, empty {order.data_dir}, and restore again.",
+        ]
+    )
 
 
 def _order(options: argparse.Namespace) -> Order:

@@ -18,7 +18,7 @@ class Admittance:
     """What is known of the members, until `configure` by the configuration's file alone.
 
     `peers`: addresses of the others by name, `awaited`: those of members that have none yet. `behind`: there may be
-    members that were added since.
+    members that were added since. `leads`: this member leads, so that there is none that it has not in its log.
     """
 
     def __init__(self, config: StoreConfig) -> None:
@@ -29,15 +29,16 @@ class Admittance:
         # Ids of those that are gone.
         self._removed: frozenset[int] = frozenset()
         self._members: dict[str, Member] = {}
-        self._behind = False
+        self._newest: frozenset[int] = frozenset()
+        self._behind = self._leads = False
         self.group = "" if config.initial_state == "existing" else FIRST_GROUP
 
-    def configure(self, configurations: Sequence[Configuration], *, behind: bool) -> bool:
+    def configure(self, configurations: Sequence[Configuration], *, behind: bool, leads: bool = False) -> bool:
         """Go by the members of any of these, of which the first is committed and the last is the newest.
 
         False when they have none.
         """
-        self._behind = behind
+        self._behind, self._leads = behind, leads
         members = [member for configuration in configurations for member in configuration.members]
         if not members:
             return False
@@ -46,6 +47,7 @@ class Admittance:
         self._members = {member.name: member for member in members if member.name not in ("", self._name)}
         self.peers = {name: member.peer_address for name, member in self._members.items()}
         self.awaited = frozenset(member.peer_address for member in members if not member.name)
+        self._newest = frozenset(member.id for member in configurations[-1].members)
         # Who is told that it was removed ends for good: a removal that is not committed may yet be cut off.
         self._removed = frozenset(configurations[0].removed) - {member.id for member in members}
         return True
@@ -100,9 +102,12 @@ class Admittance:
             return None
         if self._was_removed(hello):
             return Removed(hello.id)
+        if self._joins_unawares(hello):
+            return OtherDirectory(hello.id, 0)
         member = self._other_directory(hello)
         if member is not None:
-            return OtherDirectory(hello.id or member.id, member.directory_id)
+            surely = hello.id or self._surely(member)
+            return OtherDirectory(hello.id or member.id, member.directory_id) if surely else None
         return OlderCopy(hello.id, known) if self._knows(hello) and lacks(hello.standing, known) else None
 
     def may_know_better(self, identity: Identity, hello: Hello) -> bool:
@@ -119,6 +124,20 @@ class Admittance:
         if hello.name in self.peers or (not hello.id and hello.peer_address in self.awaited):
             return True
         return self._behind and hello.id != 0
+
+    def _joins_unawares(self, hello: Hello) -> bool:
+        """Whether one is awaited where the peer is, which takes itself for a founder: it was not told that it joins."""
+        if hello.name in self._members or hello.peer_address not in self.awaited:
+            return False
+        return hello.id == member_id(self._cluster, hello.name)
+
+    def _surely(self, member: Member) -> bool:
+        """Whether nobody can have been given this one's name since.
+
+        Who joins knows no id yet. Whoever has missed that the name was given to it knows an earlier member of that
+        name, with another directory.
+        """
+        return self._leads and member.id in self._newest
 
     def _of_another_group(self, hello: Hello) -> str | None:
         """Why the peer has no part in this group, whoever it is; None when it may have one."""

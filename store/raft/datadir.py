@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import msgspec
 
-from kybern.daemon import StartupError, hold
+from kybern.daemon import StartupError, hold, unusable
 from kybern.struct import Frozen
 from store.raft import failpoints
 from store.raft.standing import Standing
@@ -126,7 +126,7 @@ class DataDir:
             directory._claim(identity)
         except OSError as error:
             os.close(lock)
-            raise StartupError(f"cannot use the data directory {path}: {error.strerror}") from error
+            raise unusable(path, error) from error
         except StartupError:
             os.close(lock)
             raise
@@ -163,7 +163,7 @@ class DataDir:
             sync_file(self._vote_path)
             sync_directory(self.path)
         except OSError as error:
-            raise StartupError(f"cannot write to {self.path}: {error.strerror}") from error
+            raise unusable(self.path, error) from error
         return vote
 
     def save_vote(self, vote: Vote) -> None:
@@ -312,7 +312,7 @@ def is_joining(path: Path) -> bool:
     try:
         return (path / _JOINING).exists()
     except OSError as error:
-        raise StartupError(f"cannot use the data directory {path}: {error.strerror}") from error
+        raise unusable(path, error) from error
 
 
 def vacate(path: Path, aside: str) -> Path | None:

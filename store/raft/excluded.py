@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kybern.config.models import StoreConfig
+from store.raft.messages import OtherDirectory
 
 
 class Excluded(Exception):  # noqa: N818 - names what happened
@@ -26,7 +27,31 @@ def older_copy_led(config: StoreConfig, peer: str, forgotten: str) -> Excluded:
     )
 
 
-def lost_directory(config: StoreConfig, peer: str) -> Excluded:
+def concerns(word: OtherDirectory, own_id: int, waited: float, config: StoreConfig) -> bool:
+    """Whether such a word is about this member, which has waited for so many seconds to be let in.
+
+    One that joins has the id 0 until it is let in, and is told by leaders alone. What a leader says that was replaced
+    and does not know it yet may be about an earlier member of this name: such a one leads no longer than an election
+    takes, and the group had another leader by the time that it let this member join.
+    """
+    return word.id == own_id or (not own_id and waited >= 2 * config.election_timeout_max)
+
+
+def by_directory(config: StoreConfig, peer: str, word: OtherDirectory) -> Excluded:
+    """The group has no place for a member with the data directory that this one has."""
+    return _lost_directory(config, peer) if word.directory_id else _not_told(config, peer)
+
+
+def _not_told(config: StoreConfig, peer: str) -> Excluded:
+    """It is to join, and does not know: what told it so was lost, or forgotten."""
+    return Excluded(
+        f"{peer} awaits a member that joins at {config.peer_address}, but {config.data_dir} does not say that "
+        f"{config.name} joins: it was emptied since, or the member was added without `initial_state: existing` in its "
+        "store.yaml. `kybern store join` on this host prepares it, and lets it join anew, with all that the others have"
+    )
+
+
+def _lost_directory(config: StoreConfig, peer: str) -> Excluded:
     """It acknowledged writes with another data directory than it has now, and cannot vouch for them any more."""
     return Excluded(
         f"{peer} knows {config.name} with another data directory than {config.data_dir} is now. What it acknowledged "

@@ -407,9 +407,7 @@ class Journal:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             self._files[header.number] = descriptor
         failpoints.hit("segment.created")
-        data = segments.encode_file_header(header)
-        if os.pwrite(descriptor, data, 0) != len(data):
-            raise OSError(f"short write to {path}")
+        _pwrite_all(descriptor, memoryview(segments.encode_file_header(header)), 0)
         failpoints.hit("segment.written")
         self._room = 0
         os.fsync(descriptor)

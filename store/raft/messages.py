@@ -160,7 +160,10 @@ class Removed(_Message, tag="removed"):
 
 
 class OtherDirectory(_Message, tag="directory"):
-    """The member with this id belongs to the group with the data directory of that id; you came with another one."""
+    """The member with this id belongs to the group with the data directory of that id; you came with another one.
+
+    A directory's id of 0: you are awaited as one that joins, and do not know that.
+    """
 
     id: _Id
     directory_id: _Id

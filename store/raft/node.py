@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 
 from kybern.clock import Clock, SystemClock
 from kybern.config.models import StoreConfig
-from kybern.daemon import StartupError
+from kybern.daemon import StartupError, unusable
 from kybern.logs import Seldom
 from store.raft import excluded, failpoints, messages, older, overrides
 from store.raft.applying import Applying
@@ -109,7 +109,7 @@ class RaftNode:
         self._deposed = asyncio.Event()
         self._heard = asyncio.Event()
         self._running = False
-        self._next_expiry = 0.0
+        self._began = self._next_expiry = 0.0
         self._counters = dict.fromkeys(("proposals", "groups", "forwarded", "reads"), 0.0)
         self._failure: asyncio.Future[None] | None = None
         # Each append of a leader that a hanging disk keeps this member from following would be said.
@@ -166,7 +166,7 @@ class RaftNode:
             )
             self._snapshots.join(self._raft, self._disk, self._transport.send)
             self._directory = directory
-            self._running = True
+            self._running, self._began = True, self._clock.monotonic()
             await self._transport.start(self, self._directory_id, self._standings)
         except (InvalidEntry, OSError) as error:
             self._running = False
@@ -174,6 +174,8 @@ class RaftNode:
             await self._snapshots.stop()
             journal.close()
             directory.close()
+            if isinstance(error, OSError):
+                raise unusable(directory.path, error) from error
             raise StartupError(f"the data directory {directory.path} cannot be used: {error}") from error
         except BaseException:
             self._running = False
@@ -493,6 +495,7 @@ class RaftNode:
             self._heard.clear()
             self._deposed.set()
             self._proposals.drop_forwarded()
+        self.configured()
         if self._loop is not None:
             for handler in self._handlers:
                 self._loop.call_soon(self._guarded, "leadership handler", handler, leads)
@@ -506,7 +509,8 @@ class RaftNode:
         self._connect(self._configurations.as_of(committed))
 
     def _connect(self, committed: Configuration) -> None:
-        self._transport.configure(self._id, committed, self._configurations.current, behind=self._behind)
+        leads = self._raft is not None and self._raft.leads
+        self._transport.configure(self._id, committed, self._configurations.current, behind=self._behind, leads=leads)
 
     def _look_around(self, raft: HardenedRaft) -> None:
         """Whoever has been away may have missed that members were added, and one of them may lead by now.
@@ -671,8 +675,10 @@ class RaftNode:
         match message:
             case messages.Removed() if message.id == self._id:
                 self._removed()
-            case messages.OtherDirectory() if message.id == self._id and message.directory_id != self._directory_id:
-                self._fail(excluded.lost_directory(self._config, peer))
+            case messages.OtherDirectory() if message.directory_id != self._directory_id:
+                waited = self._clock.monotonic() - self._began
+                if excluded.concerns(message, self._id, waited, self._config):
+                    self._fail(excluded.by_directory(self._config, peer, message))
             case messages.OlderCopy() if message.id == self._id:
                 assert self._raft is not None and self._directory is not None  # noqa: S101 - it runs
                 if (error := older.told(self._config, self._raft, self._directory, peer, message.standing)) is not None:

@@ -72,11 +72,11 @@ class Transport(Protocol):
         """Send; False when there is no connection or too much waits already."""
         ...
 
-    def configure(self, own_id: int, *configurations: Configuration, behind: bool = False) -> None:
+    def configure(self, own_id: int, *configurations: Configuration, behind: bool = False, leads: bool = False) -> None:
         """Be connected with the members of any of these, and nobody else; while they have none, with the file's.
 
         `own_id`: this member's, 0 while it is not known. `behind`: there may be members that were added since, so
-        others of the store are let in unless they are known to have been removed.
+        others of the store are let in unless they are known to have been removed. `leads`: this member does.
         """
         ...
 
@@ -165,10 +165,10 @@ class TlsTransport:
         connection = self._open.get(peer)
         return connection is not None and connection.send(message)
 
-    def configure(self, own_id: int, *configurations: Configuration, behind: bool = False) -> None:
+    def configure(self, own_id: int, *configurations: Configuration, behind: bool = False, leads: bool = False) -> None:
         """Be connected with the members of any of these, and nobody else; while they have none, with the file's."""
         self._id = own_id
-        if not self._admittance.configure(configurations, behind=behind):
+        if not self._admittance.configure(configurations, behind=behind, leads=leads):
             return
         for name, connection in list(self._open.items()):
             if (reason := self._admittance.parting(connection.hello)) is not None:

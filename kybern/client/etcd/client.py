@@ -41,7 +41,7 @@ from kybern.client.store import (
     WatchBatch,
 )
 from kybern.config.models import Tls
-from kybern.pb.etcd import kv_pb2, lease_pb2
+from kybern.pb.etcd import cluster_pb2, kv_pb2, lease_pb2
 
 A = TypeVar("A")
 R = TypeVar("R", bound=Message)
@@ -173,6 +173,19 @@ class EtcdClient:
         except StoreRefused as refused:
             if "lease not found" not in str(refused):
                 raise
+
+    async def learn_members(self) -> None:
+        """Ask a member who the others are, and go on with those too when the ones that were given fail.
+
+        Raises:
+            StoreUnavailable: when none answers.
+            StoreRefused: when it does not tell.
+        """
+        request = cluster_pb2.MemberListRequest()
+        answer = await self._unary("/etcdserverpb.Cluster/MemberList", request, cluster_pb2.MemberListResponse)
+        voting = [member for member in answer.members if not member.isLearner]
+        urls = [url for member in voting for url in member.clientURLs if url.startswith("https://")]
+        self._endpoints.learn([url.removeprefix("https://") for url in urls])
 
     async def close(self) -> None:
         """Close the connections; open watches fail."""

@@ -182,6 +182,7 @@ class Endpoints:
             raise ValueError("a store client needs the address of at least one member")
         # Better now than with the first call.
         channel_credentials(tls)
+        self._tls = tls
         self._all = [Endpoint(address, tls) for address in addresses]
         self._at = 0
 
@@ -194,6 +195,17 @@ class Endpoints:
         """Use another member than `bad`, unless somebody has seen to it already."""
         if bad is self.current:
             self._at = (self._at + 1) % len(self._all)
+
+    def learn(self, addresses: Sequence[str]) -> None:
+        """Use these members as well, after those that are known when others fail; none is ever forgotten.
+
+        A watch may be with any of them. One that has left the group costs an attempt now and then.
+        """
+        known = {endpoint.address for endpoint in self._all}
+        new = [address for address in dict.fromkeys(addresses) if address not in known]
+        if new:
+            log.info("members of the store that the configuration does not name: %s", ", ".join(new))
+            self._all += [Endpoint(address, self._tls) for address in new]
 
     async def close(self) -> None:
         """Close all connections."""

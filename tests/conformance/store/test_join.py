@@ -94,6 +94,23 @@ def test_a_further_member_joins(group: Group, tmp_path: Path) -> None:
     assert group.try_kybern("status", of="s4").returncode == 0
 
 
+def test_one_that_is_emptied_before_it_joins_says_what_to_do(group: Group, tmp_path: Path) -> None:
+    configure(group, "s4")
+    group.add("s4", initial_state="new")
+    assert "may join as member" in group.kybern("join", of="s4")
+    shutil.rmtree(tmp_path / "s4")
+    group.start("s4")
+    assert group.processes.pop("s4").wait(60) == EX_CONFIG
+    last = group.log("s4").splitlines()[-1]
+    assert last.startswith("kybern-store: ")
+    assert f"awaits a member that joins at {group.configs['s4'].peer_address}" in last
+    assert "may join as member" in group.kybern("join", "--yes", of="s4")
+    group.start("s4")
+    group.until_ready("s4")
+    until(lambda: set(members(group)) == {"s1", "s2", "s3", "s4"}, "it votes")
+    same_everywhere(group)
+
+
 def test_what_would_go_wrong_changes_nothing(group: Group, tmp_path: Path) -> None:
     before = members(group)
     # It runs.

@@ -13,13 +13,13 @@ import os
 import random
 import signal
 import sys
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
 from tests import volumes
 from tests.fault.store import disks, nemesis
 from tests.fault.store.cluster import Cluster
+from tests.fault.store.folders import own_folder
 from tests.fault.store.network import INSIDE, own_namespaces
 from tests.fault.store.rounds import Options, Run, Summary
 
@@ -60,8 +60,8 @@ def main() -> int:
         options.keep.mkdir(parents=True, exist_ok=True)
         summary = asyncio.run(_run(options.keep, how))
     else:
-        with tempfile.TemporaryDirectory(prefix="kybern-fault-") as folder:
-            summary = asyncio.run(_run(Path(folder), how))
+        with own_folder() as folder:
+            summary = asyncio.run(_run(folder, how))
     summary.left_out = left_out
     if "fail-point" in faults and summary.fail_points_missed:
         _say(f"steps that no member was at: {', '.join(summary.fail_points_missed)}")

@@ -19,9 +19,9 @@ class Certificates:
         self.ca = folder / "ca.crt"
         self.ca.write_bytes(self._authority.cert_pem)
 
-    def issue(self, name: str, *groups: str, server: bool = False) -> Tls:
-        """A certificate for a user with groups; for loopback when it serves."""
-        hosts = ["127.0.0.1", "localhost", "kubernetes"] if server else []
+    def issue(self, name: str, *groups: str, server: bool = False, host: str = "127.0.0.1") -> Tls:
+        """A certificate for a user with groups; for an address on loopback when it serves."""
+        hosts = [host, "localhost", "kubernetes"] if server else []
         pair = issue(self._authority, Identity(name, groups), datetime.now(UTC), hosts=hosts, server=server)
         stem = name.replace(":", "_")
         tls = Tls(self._folder / f"{stem}.crt", self._folder / f"{stem}.key", self.ca)

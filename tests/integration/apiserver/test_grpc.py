@@ -19,6 +19,7 @@ from kybern.client.informer import Informer
 from kybern.client.interface import EventType, PatchType
 from kybern.client.kinds import CONFIG_MAPS
 from kybern.client.memory_store import MemoryStore
+from kybern.clock import SystemClock
 from kybern.config.models import Tls
 from kybern.key import Key
 from kybern.pb.v1 import objects_pb2 as pb
@@ -28,6 +29,7 @@ from kybern.rpc.errors import from_rpc
 from kybern.rpc.objects import resource_message
 from kybern.rpc.server import RpcServer
 from master.apiserver.grpc_server import grpc_server
+from node.masters import Masters
 from tests.integration.apiserver.api import Api, config_map, deployment, node, pod, read
 from tests.integration.apiserver.certificates import Certificates, free_address
 from tests.integration.apiserver.conftest import api_server
@@ -235,6 +237,51 @@ async def test_an_informer_survives_the_loss_of_its_master(
                 finally:
                     task.cancel()
                     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_node_goes_on_with_a_master_that_its_configuration_does_not_name(
+    api: Api, certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The masters of the time when it joined are gone one after the other; the API's endpoints name those that came."""
+    tls = certificates.issue("system:node:n1", "system:nodes")
+    first = free_address()
+    port = first.rpartition(":")[2]
+    second = f"127.0.0.2:{port}"
+    other = grpc_server(api.handlers, second, certificates.issue("further", server=True, host="127.0.0.2"))
+    subset = {"addresses": [{"ip": "127.0.0.1"}, {"ip": "127.0.0.2"}], "ports": [{"name": "https", "port": 6443}]}
+    # They must not be on loopback, where there is no cluster but in tests.
+    monkeypatch.setattr("master.apiserver.writes.creating.validate", lambda *_: [])
+    await api.create(resources.ENDPOINTS, {"metadata": {"name": "kubernetes"}, "subsets": [subset]})
+    await other.start()
+    try:
+        async with connected([first], tls) as client:
+            masters = Masters([first], tmp_path, client, client.learn, SystemClock())
+            async with serving(api, certificates, first):
+                await masters.look()
+            # The one that it was configured with is gone.
+            async with asyncio.timeout(30):
+                await until_answered(client)
+        # A new process reads what the one before has learnt.
+        async with connected([first], tls) as client:
+            running = asyncio.create_task(Masters([first], tmp_path, client, client.learn, SystemClock()).run())
+            try:
+                async with asyncio.timeout(30):
+                    await until_answered(client)
+            finally:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+    finally:
+        await other.stop(0)
+
+
+async def until_answered(client: GrpcClient) -> None:
+    while True:
+        try:
+            await client.get(resources.ENDPOINTS, "kubernetes", "default")
+        except StatusError as error:
+            assert error.transient
+        else:
+            return
 
 
 async def test_without_a_master_the_client_says_so(admin: Tls) -> None:

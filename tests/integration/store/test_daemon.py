@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import socket
 from datetime import timedelta
@@ -17,6 +18,7 @@ from kybern.client.etcd import EtcdClient
 from kybern.client.store import Compare, Put, StoreUnavailable, Target
 from kybern.config.loading import dump
 from kybern.config.models import StoreConfig, Tls
+from master.members import follow_members
 from store.main import main
 from store.server.core import GROUP_STORE
 from tests.integration.store.daemons import Daemons, start
@@ -106,6 +108,62 @@ async def test_a_taken_port_is_said_in_one_line(certificates: Certificates, tmp_
     assert code == 1
     last = said.splitlines()[-1]
     assert last.startswith(f"kybern-store: cannot listen on {HOST}:{port}: the port is taken")
+
+
+async def test_who_is_not_let_in_leaves_no_line_of_another_format(
+    certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC has lines of its own for them, which a daemon does not want."""
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
+    config = store_config(certificates)
+    file, ready, log = tmp_path / "store.yaml", tmp_path / "ready", tmp_path / "log"
+    file.write_text(dump(config))
+    process = await start(file, ready, log)
+    try:
+        async with asyncio.timeout(60):
+            while not ready.exists():  # noqa: ASYNC110 - another process writes it
+                await asyncio.sleep(0.05)
+        stranger = Certificates(tmp_path / "other").master()
+        refused = await etcdctl(
+            Endpoint(config.client_address, msgspec.structs.replace(stranger, ca=config.tls.ca)),  # type: ignore[type-var] # a struct
+            *("--command-timeout=3s", "get", "a"),
+        )
+        assert refused.code != 0
+        host, _, port = config.client_address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        await reader.read()
+        writer.close()
+    finally:
+        process.terminate()
+    assert await process.wait() == 0
+    lines = log.read_text().splitlines()
+    assert lines
+    assert [line for line in lines if not re.match(r"[\d:]{8}\.\d{3} [A-Z]+ +[\w.]+: ", line)] == []
+
+
+async def until_known(client: EtcdClient, count: int) -> None:
+    while len(client._endpoints._all) < count:  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0.05)
+
+
+async def test_a_client_goes_on_with_members_that_it_has_learnt_of(daemons: Daemons) -> None:
+    client = EtcdClient([daemons.clients["s1"]], daemons.certificates.master(), timeout=30)
+    following = asyncio.create_task(follow_members(client))
+    try:
+        assert (await client.txn([], [Put(b"a", b"1")])).succeeded
+        async with asyncio.timeout(30):
+            await until_known(client, len(daemons.clients))
+        gone = daemons.processes["s1"]
+        gone.kill()
+        await gone.wait()
+        assert (await client.txn([], [Put(b"b", b"1")])).succeeded
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await client.close()
+    await daemons.start("s1")
+    await daemons.until_ready("s1")
 
 
 async def test_a_missing_configuration_is_said_in_one_line(tmp_path: Path) -> None:

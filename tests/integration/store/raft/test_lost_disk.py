@@ -94,20 +94,72 @@ async def test_the_others_do_without_it_and_let_it_join_anew(tmp_path: Path) -> 
         assert await group.level() == [b"before", b"without it"]
 
 
-async def test_one_that_joined_and_lost_its_disk_is_not_let_in_by_its_name(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("known", [True, False])
+async def test_one_that_joined_and_lost_its_disk_ends_though_its_file_says_that_it_joins(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, known: bool
 ) -> None:
+    """It has no id, and is told by the leader alone, which its file may not know."""
     async with acquainted(configurations(tmp_path)) as group:
         gone = group.name((await group.followers())[0])
         await group.stop(gone)
         shutil.rmtree(tmp_path / gone)
+        leader = await group.leader()
         # As the file of a member that once joined has it.
-        group.configs[gone] = changed(group.configs[gone], initial_state="existing")
+        members = dict(group.configs[gone].members)
+        if not known:
+            del members[group.name(leader)]
+        group.configs[gone] = changed(group.configs[gone], initial_state="existing", members=members)
         caplog.set_level(logging.WARNING)
         await group.start(gone)
         await until(lambda: f"{gone} comes with another data directory" in caplog.text, "it was turned away")
-        await (await group.leader(but=gone)).propose(b"without it")
+        await leader.propose(b"without it")
+        assert f"{group.name(leader)} knows {gone} with another data directory" in await ends(group, gone)
         assert group.machines[gone].commands == []
+
+
+async def test_one_that_joins_waits_while_followers_alone_know_another_of_its_name(tmp_path: Path) -> None:
+    """They may have missed that the name was given to it."""
+    async with acquainted(configurations(tmp_path, 5)) as group:
+        leader = await group.leader()
+        gone, lags, *others = (group.name(node) for node in await group.followers())
+        member = next(m for m in leader.status().members if m.name == gone)
+        await group.stop(gone)
+        shutil.rmtree(tmp_path / gone)
+        group.transports[lags].cut()
+        await leader.remove_member(member.id)
+        await leader.add_member("", member.peer_address, "", learner=False)
+        # Nobody can tell it more than the one that has missed all this.
+        await group.stop(group.name(leader), *others)
+        group.transports[lags].heal()
+        group.configs[gone] = changed(group.configs[gone], initial_state="existing")
+        await group.start(gone)
+        failed = asyncio.create_task(group.nodes[gone].failed())
+        done, _ = await asyncio.wait([failed], timeout=4 * group.configs[gone].election_timeout_max)
+        failed.cancel()
+        assert not done
+        await group.start(*others)
+        joins = group.nodes[gone]
+        await until(lambda: joins.member_id != member.id and not joins.status().member.learner, "it votes")
+
+
+async def test_one_that_was_emptied_before_it_was_heard_of_ends(tmp_path: Path) -> None:
+    """What `kybern store join` left in the data directory is gone, so it takes itself for a founder."""
+    *founders, config = configurations(tmp_path, 4)
+    members = {founder.name: founder.peer_address for founder in founders}
+    async with acquainted([changed(founder, members=members) for founder in founders]) as group:
+        await (await group.leader()).add_member("", config.peer_address, "", learner=False)
+        group.configs["s4"] = config
+        await group.start("s4")
+        said = await ends(group, "s4")
+        assert f"awaits a member that joins at {config.peer_address}, but {tmp_path / 's4'} does not say that" in said
+        assert "kybern store join" in said
+        # As it is prepared then.
+        await group.stop("s4")
+        shutil.rmtree(tmp_path / "s4")
+        group.configs["s4"] = changed(config, initial_state="existing")
+        await group.start("s4")
+        joins = group.nodes["s4"]
+        await until(lambda: joins.status().applied_index > 1 and not joins.status().member.learner, "it votes")
 
 
 async def test_one_that_joined_and_whose_file_does_not_say_so_ends_too(tmp_path: Path) -> None:

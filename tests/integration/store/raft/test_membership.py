@@ -124,7 +124,7 @@ class Deaf:
         self.sent.append(message)
         return True
 
-    def configure(self, own_id: int, *configurations: Configuration, behind: bool = False) -> None:
+    def configure(self, own_id: int, *configurations: Configuration, behind: bool = False, leads: bool = False) -> None:
         """It hears whom the test says."""
 
     def hello(self, peer: str) -> messages.Hello | None:

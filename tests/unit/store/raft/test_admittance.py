@@ -61,6 +61,31 @@ def test_who_joined_and_lost_its_disk_is_not_let_in_with_a_founders_id() -> None
     assert admittance.refusal(_identity("x"), _hello("x", 10, directory_id=78), "") is None
 
 
+def test_who_joins_is_told_of_its_directory_by_a_leader_alone() -> None:
+    """It has no id yet; whoever lags behind knows an earlier member of its name."""
+    known, _ = changed(_ADDED, Publish(9, "x", "", 77), 0)
+    hello = _hello("x", 0, directory_id=78)
+    follows, leads, replaces = (Admittance(unstarted_config()) for _ in range(3))
+    follows.configure((known, known), behind=False)
+    leads.configure((known, known), behind=False, leads=True)
+    # The removal is in its log, and not committed as far as it knows.
+    replaces.configure((known, changed(known, Remove(9), 0)[0]), behind=False, leads=True)
+    for admittance in (follows, leads, replaces):
+        assert "another data directory" in (admittance.refusal(_identity("x"), hello, "") or "")
+    told = OtherDirectory(9, 77)
+    assert [a.last_word(_identity("x"), hello) for a in (follows, leads, replaces)] == [None, told, None]
+
+
+def test_who_is_awaited_and_takes_itself_for_a_founder_is_told() -> None:
+    added, _ = changed(_BEFORE, Add("", "x", "x", False), 9)
+    admittance = _admittance(added, added)
+    hello = _hello("x", member_id(unstarted_config().cluster_name, "x"), directory_id=78)
+    assert admittance.last_word(_identity("x"), hello) == OtherDirectory(hello.id, 0)
+    for awaited in (_hello("x", 0), _hello("x", 9)):
+        assert admittance.last_word(_identity("x"), awaited) is None
+    assert admittance.last_word(_identity("y"), hello) is None
+
+
 def test_a_leader_that_this_member_has_not_heard_of_is_let_in() -> None:
     """It was added while this member was away, has just been restarted, and cannot say yet how far it has committed."""
     node = unstarted_node()

@@ -8,7 +8,7 @@ from typing import Protocol, cast
 
 from kybern.pki import Identity, identity_of_der
 from store.raft import messages
-from store.raft.messages import LENGTH, Hello, InvalidMessage, Message, OtherDirectory, Ping, Removed
+from store.raft.messages import LENGTH, Hello, InvalidMessage, Message, Parting, Ping
 
 # Before a peer has said who it is, it may send no more than that.
 _MAX_HELLO_BYTES = 4096
@@ -45,7 +45,7 @@ class Owner(Protocol):
         """Whether a peer that is not let in may have a last word for this side."""
         ...
 
-    def told(self, peer: str, word: Removed | OtherDirectory) -> None:
+    def told(self, peer: str, word: Parting) -> None:
         """The last word of a peer that was not let in."""
         ...
 
@@ -204,7 +204,7 @@ class Connection(asyncio.Protocol):
 
     def _dispatch(self, message: Message) -> None:
         if self._turned_away:
-            if isinstance(message, Removed | OtherDirectory):
+            if isinstance(message, Parting):
                 self._owner.told(self._turned_away, message)
             self.close()
         elif not self.peer:

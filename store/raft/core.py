@@ -21,7 +21,7 @@ from store.raft import failpoints, messages
 from store.raft.bridge import Wire, from_wire
 from store.raft.configuration import Configuration, Configurations, encode
 from store.raft.elections import ElectingRaft, Hooks, Timing, VoteStore
-from store.raft.entries import InvalidEntry, clock_of
+from store.raft.entries import InvalidEntry, clock_of, encode_level
 from store.raft.gathering import WORTH_AN_ENTRY
 from store.raft.journal import Journal
 
@@ -264,6 +264,12 @@ class HardenedRaft(ElectingRaft):
             raise RuntimeError("the change before is not committed, or this member does not lead")
         index = self.next_index()
         self._SyncObj__raftLog.add(encode(configuration), index, self.term)
+        return index
+
+    def rise(self, level: int) -> int:
+        """Append an entry by which the group rises to a level; its index. Only when `may_change`."""
+        index = self.next_index()
+        self._SyncObj__raftLog.add(encode_level(level), index, self.term)
         return index
 
     def active(self) -> set[str]:

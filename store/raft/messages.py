@@ -30,8 +30,11 @@ class _Message(Frozen, array_like=True, forbid_unknown_fields=True):
     pass
 
 
-class Hello(_Message, tag="hello"):
-    """The first message in each direction: both must mean the same cluster and protocol."""
+class Hello(_Message, tag="hello", forbid_unknown_fields=False):
+    """The first message in each direction: both must mean the same cluster and protocol.
+
+    Later versions may say more: what this one does not know is not looked at.
+    """
 
     cluster: str
     name: str
@@ -44,6 +47,8 @@ class Hello(_Message, tag="hello"):
     group: str = ""
     # Of the sender's data directory.
     directory_id: _Id = 0
+    # The highest level of the state machine that the sender can apply; versions that say none know of no other.
+    level: _Count = 1
 
 
 class Ping(_Message, tag="ping"):
@@ -161,6 +166,12 @@ class OtherDirectory(_Message, tag="directory"):
     directory_id: _Id
 
 
+class LevelTooLow(_Message, tag="level"):
+    """The group is at this level, which you said that you cannot apply: nothing of its log is for you."""
+
+    level: _Count
+
+
 class SnapshotPart(_Message, tag="snapshot"):
     """Bytes of a leader's snapshot file from `offset` on; empty ones ask how far the follower is."""
 
@@ -184,6 +195,8 @@ class SnapshotReply(_Message, tag="snapshotted"):
     installed: bool = False
 
 
+# Why a member is not let in: what it is told before the connection ends, and ends by itself for.
+Parting = Removed | OtherDirectory | LevelTooLow
 Message = (
     Hello
     | Ping
@@ -200,6 +213,7 @@ Message = (
     | ChangeReply
     | Removed
     | OtherDirectory
+    | LevelTooLow
     | SnapshotPart
     | SnapshotReply
 )
@@ -214,7 +228,20 @@ class InvalidMessage(Exception):  # noqa: N818 - names the state of bytes
 
 def encode(message: Message) -> bytes:
     """The bytes of a message, without its length."""
-    return _encoder.encode(message)
+    return _encoder.encode(_short(message) if isinstance(message, Hello) else message)
+
+
+def _short(hello: Hello) -> list[object]:
+    """A hello without the fields at its end that have their defaults.
+
+    Versions before the last of them take no longer one: members of theirs and of this one are let in by each other.
+    """
+    said = list(msgspec.structs.astuple(hello))  # type: ignore[arg-type] # it is a struct
+    defaults = list(getattr(hello, "__struct_defaults__"))  # noqa: B009 - not known to type checkers
+    while defaults and said[-1] == defaults[-1]:
+        said.pop()
+        defaults.pop()
+    return ["hello", *said]
 
 
 def decode(data: bytes | bytearray | memoryview) -> Message:

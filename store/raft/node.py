@@ -35,7 +35,7 @@ from store.raft.core import CommittedConflict, HardenedRaft
 from store.raft.datadir import DataDir, Identity
 from store.raft.disk import DiskWriter
 from store.raft.elections import Timing
-from store.raft.entries import CONFIGURATION, InvalidEntry
+from store.raft.entries import CONFIGURATION, LEVEL, InvalidEntry
 from store.raft.gathering import Gathering
 from store.raft.interface import (
     Member,
@@ -45,8 +45,11 @@ from store.raft.interface import (
     RaftStatus,
     RaftUnavailable,
     StateMachine,
+    UnknownCommand,
+    UnknownLevel,
 )
 from store.raft.journal import Journal
+from store.raft.level import Rising, check_log, not_applied, unsupported
 from store.raft.members import check_members, find_id, newcomer
 from store.raft.members import member_id as id_of
 from store.raft.membership import Changes, Seen, Wish
@@ -88,6 +91,7 @@ class RaftNode:
         self._proposals = Proposals(secrets.randbits(63), self._refuse)
         self._reads = Reads(config.name, self._send, patience=5 * config.heartbeat_interval)
         self._changes = Changes(config.name, config.cluster_name, self._send, config.election_timeout_max)
+        self._rising = Rising()
         self._handlers: list[Callable[[bool], None]] = []
         self._applying: Applying | None = None
         self._directory: DataDir | None = None
@@ -134,6 +138,7 @@ class RaftNode:
         try:
             await asyncio.to_thread(journal.open)
             header = await self._snapshots.restore()
+            check_log(self._config, machine.levels, journal.rises)
             timing = Timing(
                 self._config.heartbeat_interval, self._config.election_timeout_min, self._config.election_timeout_max
             )
@@ -143,7 +148,8 @@ class RaftNode:
                 self._configurations = Configurations(header.configuration, header.index, journal.configurations)
             self._id = await asyncio.to_thread(find_id, self._config, directory)
             own, self._directory_id = self._config, await asyncio.to_thread(directory.load_directory_id)
-            self._changes.heard(own.name, Seen(0, own.peer_address, own.client_address, self._directory_id))
+            highest = machine.levels.highest
+            self._changes.heard(own.name, Seen(0, own.peer_address, own.client_address, self._directory_id, highest))
             self._raft = HardenedRaft(
                 self._config.name, self._configurations, timing, journal, directory, self._transport, self
             )
@@ -162,7 +168,7 @@ class RaftNode:
             self._snapshots.join(self._raft, self._disk, self._transport.send)
             self._directory = directory
             self._running = True
-            await self._transport.start(self, self._directory_id)
+            await self._transport.start(self, self._directory_id, highest)
         except (InvalidEntry, OSError) as error:
             self._running = False
             self._raft = None
@@ -420,6 +426,8 @@ class RaftNode:
         if raft.leads and self._disk is not None and self._disk.stalled:
             self._on_disk_unable()
         self._look_around(raft)
+        if self._applying is not None:
+            self._rising.advance(raft, self._applying.levels, self._applying.level, self._changes.seen)
         if now >= self._next_expiry:
             self._next_expiry = now + _EXPIRE_SECONDS
             self._proposals.expire(now)
@@ -447,6 +455,8 @@ class RaftNode:
     def apply(self, index: int, term: int, entry: bytes) -> int:
         """Apply a committed entry's commands."""
         assert self._applying is not None  # noqa: S101 - set by start
+        if not self._running:
+            return 1  # The entry before ended this member.
         self._applying.counted()
         if self._snapshots is not None:
             self._snapshots.applied(len(entry))
@@ -456,9 +466,11 @@ class RaftNode:
             return 1
         try:
             work, awaited = self._applying.entry(term, entry)
-        except InvalidEntry as error:
-            self._fail(StartupError(f"entry {index} was written by another version: {error}"))
+        except (InvalidEntry, UnknownLevel, UnknownCommand) as error:
+            self._fail(not_applied(self._config, self._applying.levels, index, error))
             return 1
+        if entry[0] == LEVEL:
+            self.configured()
         if awaited and self._raft is not None:
             self._raft.news_awaited = True
         return work
@@ -499,7 +511,8 @@ class RaftNode:
         self._connect(self._configurations.as_of(committed))
 
     def _connect(self, committed: Configuration) -> None:
-        self._transport.configure(self._id, committed, self._configurations.current, behind=self._behind)
+        level = self._applying.level if self._applying is not None else 1
+        self._transport.configure(self._id, committed, self._configurations.current, behind=self._behind, level=level)
 
     def _look_around(self, raft: HardenedRaft) -> None:
         """Whoever has been away may have missed that members were added, and one of them may lead by now.
@@ -569,7 +582,8 @@ class RaftNode:
         if self._running and self._raft is not None:
             hello = self._transport.hello(peer)
             if hello is not None:
-                self._changes.heard(peer, Seen(hello.id, hello.peer_address, hello.client_address, hello.directory_id))
+                said = Seen(hello.id, hello.peer_address, hello.client_address, hello.directory_id, hello.level)
+                self._changes.heard(peer, said)
             self._raft.connected(peer)
             self.kick()
 
@@ -606,7 +620,13 @@ class RaftNode:
                 self._snapshots.on_part(peer, message)
             case messages.SnapshotReply() if self._snapshots is not None:
                 self._snapshots.on_reply(peer, message)
-            case messages.ChangeRequest() | messages.ChangeReply() | messages.Removed() | messages.OtherDirectory():
+            case (
+                messages.ChangeRequest()
+                | messages.ChangeReply()
+                | messages.Removed()
+                | messages.OtherDirectory()
+                | messages.LevelTooLow()
+            ):
                 self._on_membership(peer, message)
             case messages.VoteRequest() if not self._configurations.current.group:
                 # It joins, and cannot tell whether the candidate is of the group that awaits it.
@@ -631,9 +651,7 @@ class RaftNode:
         return raft.may_advance() and (disk is None or not disk.writing)
 
     def _on_membership(
-        self,
-        peer: str,
-        message: messages.ChangeRequest | messages.ChangeReply | messages.Removed | messages.OtherDirectory,
+        self, peer: str, message: messages.ChangeRequest | messages.ChangeReply | messages.Parting
     ) -> None:
         match message:
             case messages.ChangeRequest():
@@ -645,6 +663,9 @@ class RaftNode:
                 self._removed()
             case messages.OtherDirectory() if message.id == self._id and message.directory_id != self._directory_id:
                 self._fail(excluded.lost_directory(self._config, peer))
+            case messages.LevelTooLow() if self._applying and message.level > self._applying.levels.highest:
+                where = f"the group of {peer}, which {self._config.data_dir} is for,"
+                self._fail(unsupported(self._config, self._applying.levels, message.level, where))
 
     def _receive(self, raft: HardenedRaft, peer: str, message: messages.Message) -> None:
         try:

@@ -25,7 +25,7 @@ from kybern.tls import client_context, server_context
 from store.raft.admittance import Admittance
 from store.raft.configuration import Configuration
 from store.raft.connection import GROUP_MEMBERS, Connection
-from store.raft.messages import PROTOCOL, Hello, Message, OtherDirectory, Removed
+from store.raft.messages import PROTOCOL, Hello, Message, Parting
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +55,8 @@ class Listener(Protocol):
 class Transport(Protocol):
     """What the node needs of a transport: messages may be lost, but none arrives twice."""
 
-    async def start(self, listener: Listener, directory_id: int) -> None:
-        """Listen and dial, with a data directory of this id.
+    async def start(self, listener: Listener, directory_id: int, level: int = 1) -> None:
+        """Listen and dial, with a data directory of this id; `level`: the highest that this member can apply.
 
         Raises:
             StartupError: when the address or the certificates cannot be used.
@@ -71,11 +71,12 @@ class Transport(Protocol):
         """Send; False when there is no connection or too much waits already."""
         ...
 
-    def configure(self, own_id: int, *configurations: Configuration, behind: bool = False) -> None:
+    def configure(self, own_id: int, *configurations: Configuration, behind: bool = False, level: int = 1) -> None:
         """Be connected with the members of any of these, and nobody else; while they have none, with the file's.
 
         `own_id`: this member's, 0 while it is not known. `behind`: there may be members that were added since, so
-        others of the store are let in unless they are known to have been removed.
+        others of the store are let in unless they are known to have been removed. `level`: the group's, which who is
+        let in must be able to apply.
         """
         ...
 
@@ -101,6 +102,7 @@ class TlsTransport:
         self._now = clock.monotonic
         # This member's id, 0 until it is known, and that of its data directory.
         self._id = self._directory_id = 0
+        self._level = 1
         self._admittance = Admittance(config)
         # Idle times in seconds: when to show that we are there, and when a silent peer is given up.
         self._ping_after = config.election_timeout_min / 2
@@ -114,13 +116,13 @@ class TlsTransport:
         self._endings = Seldom(clock.monotonic)
         self._stopped = False
 
-    async def start(self, listener: Listener, directory_id: int) -> None:
+    async def start(self, listener: Listener, directory_id: int, level: int = 1) -> None:
         """Listen on the peer address, dial the members that sort after this one.
 
         Raises:
             StartupError: when the address cannot be listened on or a certificate file cannot be used.
         """
-        self._listener, self._directory_id = listener, directory_id
+        self._listener, self._directory_id, self._level = listener, directory_id, level
         self._check_certificate()
         context = server_context(self._config.tls, clock=self._clock)
         host, port = _split(self._config.peer_address)
@@ -162,10 +164,10 @@ class TlsTransport:
         connection = self._open.get(peer)
         return connection is not None and connection.send(message)
 
-    def configure(self, own_id: int, *configurations: Configuration, behind: bool = False) -> None:
+    def configure(self, own_id: int, *configurations: Configuration, behind: bool = False, level: int = 1) -> None:
         """Be connected with the members of any of these, and nobody else; while they have none, with the file's."""
         self._id = own_id
-        if not self._admittance.configure(configurations, behind=behind):
+        if not self._admittance.configure(configurations, behind=behind, level=level):
             return
         for name, connection in list(self._open.items()):
             if (reason := self._admittance.parting(connection.hello)) is not None:
@@ -203,7 +205,7 @@ class TlsTransport:
         """Whether a peer that is not let in may have a last word for this member."""
         return self._admittance.may_know_better(identity, hello)
 
-    def told(self, peer: str, word: Removed | OtherDirectory) -> None:
+    def told(self, peer: str, word: Parting) -> None:
         """Pass on the last word of a peer that was not let in."""
         self._notify(lambda listener: listener.on_message(peer, word))
 
@@ -259,6 +261,7 @@ class TlsTransport:
             config.client_address,
             self._admittance.group,
             self._directory_id,
+            self._level,
         )
         return Connection(self, hello, self._now, expected)
 

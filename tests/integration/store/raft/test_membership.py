@@ -113,7 +113,7 @@ class Deaf:
     def __init__(self) -> None:
         self.sent: list[messages.Message] = []
 
-    async def start(self, listener: Listener, directory_id: int) -> None:
+    async def start(self, listener: Listener, directory_id: int, level: int = 1) -> None:
         """Nobody is there."""
 
     async def stop(self) -> None:
@@ -123,7 +123,7 @@ class Deaf:
         self.sent.append(message)
         return True
 
-    def configure(self, own_id: int, *configurations: Configuration, behind: bool = False) -> None:
+    def configure(self, own_id: int, *configurations: Configuration, behind: bool = False, level: int = 1) -> None:
         """It hears whom the test says."""
 
     def hello(self, peer: str) -> messages.Hello | None:

@@ -22,7 +22,7 @@ from kybern.config.models import StoreConfig, Tls
 from kybern.daemon import StartupError
 from store.raft.configuration import Configuration, decode
 from store.raft.datadir import is_joining, vacate
-from store.raft.interface import Applied, Member, MembershipError, NoLeader, RaftUnavailable
+from store.raft.interface import Applied, Levels, Member, MembershipError, NoLeader, RaftUnavailable
 from store.raft.node import RaftNode
 from tests.property.store.raft.hosts import Hosts, Process
 
@@ -39,6 +39,9 @@ _HEALED = 120.0
 class Kept:
     """A machine that keeps what it was given, and tells the world."""
 
+    levels = Levels()
+    level = 1
+
     def __init__(self, world: Cluster) -> None:
         self._world = world
         self.commands: list[bytes] = []
@@ -48,6 +51,9 @@ class Kept:
         assert applied.index == len(self.commands), f"command {applied.index} is number {len(self.commands)}"
         self._world.commit(applied, command)
         return applied.index
+
+    def rise(self, level: int) -> None:
+        raise AssertionError("all members are of one version")
 
     def caught_up(self) -> None:
         return

@@ -414,11 +414,11 @@ def _status_table(rows: Sequence[StatusRow]) -> str:
         state = "Serving" if row.knows_leader else "NoLeader"
         numbers = (str(row.revision), str(row.term), str(row.applied))
         sizes = (size(row.size_in_use), size(row.quota) if row.quota else "-")
-        table.append((row.name, row.address, state, role, *numbers, *sizes, row.version, _level(row), row.id))
+        table.append((row.name, row.address, state, role, *numbers, *sizes, row.version, level_of(row), row.id))
     return render(table)
 
 
-def _level(row: StatusRow) -> str:
+def level_of(row: StatusRow) -> str:
     """The group's level, and what the member can apply when that is more: it waits for others to be upgraded."""
     higher = row.highest_level and str(row.highest_level) != row.level
     return f"{row.level} (can {row.highest_level})" if higher else row.level or "-"

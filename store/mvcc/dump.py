@@ -58,6 +58,10 @@ class BadDump(Exception):  # noqa: N818 - said of the data
     """The bytes are not a dump, or not a whole one."""
 
 
+class OtherLevel(BadDump):
+    """The dump is of a level that this version cannot apply."""
+
+
 class Dump:
     """An iterator over the portions of a dump. `close` it when it is not read to its end.
 
@@ -276,7 +280,7 @@ def _check_head(head: Head, levels: Levels) -> None:
     if head.format not in _READABLE:
         raise BadDump(f"the dump has format {head.format}; this version reads {LEVELLED}")
     if head.level not in levels:
-        raise BadDump(
+        raise OtherLevel(
             f"it is of level {head.level} of the state machine, and this version of Kybern, {__version__}, applies "
             f"{levels}: use the version of the group that it was made of"
         )

@@ -125,7 +125,7 @@ def test_at_level_1_a_hello_is_one_of_the_versions_before() -> None:
     assert messages.decode(msgspec.msgpack.encode(_Before(*said))) == Hello(*said)
     assert messages.decode(messages.encode(Hello(*said[:3]))) == Hello(*said[:3])
     with pytest.raises(msgspec.ValidationError):
-        msgspec.msgpack.decode(messages.encode(Hello(*said, 2)), type=_Before)
+        msgspec.msgpack.decode(messages.encode(Hello(*said, *[2])), type=_Before)
 
 
 def test_a_later_version_may_say_more() -> None:

@@ -2,7 +2,8 @@
 
 All members apply the same log. While two versions run side by side, what differs between them in applying a command, or
 in what a dump holds, must go by `StoreMachine.level`, which is the same for all of them at any entry; and only members
-whose machine has reached a level propose what came with it. How the group rises: `store.raft.level`.
+whose machine has reached a level propose what came with it. That goes for fields too: a newer client's message reaches
+the log as it came, through members that do not know them. How the group rises: `store.raft.level`.
 
     1   what there was before there were levels; logs, snapshots and dumps without one are of this level
 """

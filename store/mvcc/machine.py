@@ -61,6 +61,7 @@ class LeaseObserver(Protocol):
 
 
 _LEVELS = Levels(LOWEST_LEVEL, LEVEL)
+_UNKNOWN = "command {} is of a kind that this version does not know"
 
 
 class _NoObserver:
@@ -104,7 +105,7 @@ class StoreMachine:
         """Apply one command.
 
         Raises:
-            UnknownCommand: it is of a kind that this version does not know, and nothing was done.
+            UnknownCommand: it, or a call in it, is of a kind that this version does not know: the state is of no use.
         """
         self.applied_index = applied.index
         self.now_ms = applied.now_ms
@@ -136,7 +137,7 @@ class StoreMachine:
                 return self._alarm(message.alarm)
             case _:
                 # Another version would do something here: whatever was answered, the states would part.
-                raise UnknownCommand(f"command {applied.index} is of a kind that this version does not know")
+                raise UnknownCommand(_UNKNOWN.format(applied.index))
 
     def rise(self, level: int) -> None:
         """The group has risen to a level; a lower one than the present changes nothing."""
@@ -198,10 +199,12 @@ class StoreMachine:
             if outcome is None:
                 if number < session.floor:
                     outcome = OUTCOME_FORGOTTEN
-                elif not call.HasField("swap"):
+                elif call.HasField("swap"):
+                    known[number] = outcome = NO_SPACE if full else compare_and_swap(keys, leases, call.swap)
+                elif call.HasField("txn"):
                     known[number] = outcome = self._txn(call.txn)
                 else:
-                    known[number] = outcome = NO_SPACE if full else compare_and_swap(keys, leases, call.swap)
+                    raise UnknownCommand(_UNKNOWN.format(self.applied_index))
             outcomes.append(outcome)
         session.limit()
         return BatchOutcome(outcomes)

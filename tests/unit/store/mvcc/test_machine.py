@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kybern.pb.etcd import kv_pb2
-from kybern.pb.v1.store_pipe_pb2 import StoreBatch, StoreCommand
+from kybern.pb.v1.store_pipe_pb2 import PipeCall, PipeRequest, StoreBatch, StoreCommand
 from store.mvcc import errors, sessions
 from store.mvcc.dump import dump, load
 from store.mvcc.errors import StoreError
@@ -28,8 +28,12 @@ def test_a_command_that_no_version_can_read_is_an_error_and_changes_nothing() ->
     assert (machine.keys.revision, machine.applied_index) == (1, 7)
 
 
-# The second holds a field that a later version may have given out.
-@pytest.mark.parametrize("command", [b"", b"\xfa\x07\x02\x08\x01"])
+# A field that a later version may have given out, as a command and as a call.
+_LATER = b"\xfa\x07\x02\x08\x01"
+_CALL = StoreCommand(calls=PipeRequest(client=1, calls=[PipeCall.FromString(b"\x08\x01" + _LATER)]))
+
+
+@pytest.mark.parametrize("command", [b"", _LATER, _CALL.SerializeToString()], ids=["none", "command", "call"])
 def test_a_command_of_another_version_is_not_answered(command: bytes) -> None:
     machine = StoreMachine()
     with pytest.raises(UnknownCommand, match="command 7 is of a kind"):

@@ -201,7 +201,7 @@ class StoreMachine:
                     outcome = OUTCOME_FORGOTTEN
                 elif call.HasField("swap"):
                     known[number] = outcome = NO_SPACE if full else compare_and_swap(keys, leases, call.swap)
-                elif call.HasField("txn"):
+                elif call.WhichOneof("call") is not None:
                     known[number] = outcome = self._txn(call.txn)
                 else:
                     raise UnknownCommand(_UNKNOWN.format(self.applied_index))

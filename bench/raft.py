@@ -21,7 +21,7 @@ import uvloop
 
 from kybern import pki
 from kybern.config.models import StoreConfig, Tls
-from store.raft.interface import Applied
+from store.raft.interface import Applied, Levels
 from store.raft.node import RaftNode
 from tests.ports import free_ports
 
@@ -33,6 +33,12 @@ SIZE = 256
 
 class Counter:
     """A state machine that does nothing."""
+
+    levels = Levels()
+    level = 1
+
+    def rise(self, level: int) -> None:
+        """There is one level."""
 
     def apply(self, command: bytes, applied: Applied) -> object:
         """The length of the command."""

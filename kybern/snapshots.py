@@ -36,12 +36,16 @@ class BadSnapshot(Exception):  # noqa: N818 - said of the file
 
 
 class Head(msgspec.Struct, frozen=True):
-    """What the state says of itself. `keys`: how many exist; `compacted`: the oldest revision that can be read."""
+    """What the state says of itself. `keys`: how many exist; `compacted`: the oldest revision that can be read.
+
+    `level`: of the group that it was made of; versions that can apply it restore it.
+    """
 
     format: int
     revision: int
     compacted: int
     keys: int
+    level: int = 1
 
 
 class Seal:

@@ -24,6 +24,7 @@ class SnapshotInfo(msgspec.Struct, frozen=True):
     revision: int
     compacted: int
     keys: int
+    level: int
 
 
 @contextlib.contextmanager
@@ -73,7 +74,7 @@ def inspect(path: Path) -> SnapshotInfo:
     with _explained():
         head = snapshots.read_head(path)
     size = path.stat().st_size
-    return SnapshotInfo(str(path), size, checksum, head.format, head.revision, head.compacted, head.keys)
+    return SnapshotInfo(str(path), size, checksum, head.format, head.revision, head.compacted, head.keys, head.level)
 
 
 def scheduled(folder: Path) -> list[Backup]:

@@ -214,8 +214,11 @@ def snapshot_verify(file: FileArgument) -> None:
 def snapshot_status(file: FileArgument, output: OutputOption = "table") -> None:
     """Check a file and show what it holds."""
     info = _run("checking the file", asyncio.to_thread(snapshots.inspect, file))
-    rows = [("REVISION", "COMPACTED", "KEYS", "SIZE", "SHA-256")]
-    rows += [(str(info.revision), str(info.compacted), str(info.keys), size(info.size), info.sha256[:16])]
+    numbers = (str(info.revision), str(info.compacted), str(info.keys), str(info.level))
+    rows = [
+        ("REVISION", "COMPACTED", "KEYS", "LEVEL", "SIZE", "SHA-256"),
+        (*numbers, size(info.size), info.sha256[:16]),
+    ]
     _print(info, output, render(rows))
 
 
@@ -385,17 +388,24 @@ def _print(found: object, output: Output, table: str) -> None:
 
 
 def _status_table(rows: Sequence[StatusRow]) -> str:
-    table = [("NAME", "ADDRESS", "STATE", "ROLE", "REVISION", "TERM", "APPLIED", "IN USE", "QUOTA", "ID")]
+    columns = ("REVISION", "TERM", "APPLIED", "IN USE", "QUOTA", "VERSION", "LEVEL", "ID")
+    table: list[tuple[str, ...]] = [("NAME", "ADDRESS", "STATE", "ROLE", *columns)]
     for row in rows:
         if not row.answers:
-            table.append((row.name, row.address, "Down", "", "", "", "", "", "", ""))
+            table.append((row.name, row.address, "Down", "", *[""] * len(columns)))
             continue
         role = "leader" if row.leader else "learner" if row.learner else "follower"
         state = "Serving" if row.knows_leader else "NoLeader"
         numbers = (str(row.revision), str(row.term), str(row.applied))
         sizes = (size(row.size_in_use), size(row.quota) if row.quota else "-")
-        table.append((row.name, row.address, state, role, *numbers, *sizes, row.id))
+        table.append((row.name, row.address, state, role, *numbers, *sizes, row.version, level_of(row), row.id))
     return render(table)
+
+
+def level_of(row: StatusRow) -> str:
+    """The group's level, and what the member can apply when that is more: it waits for others to be upgraded."""
+    higher = row.highest_level and str(row.highest_level) != row.level
+    return f"{row.level} (can {row.highest_level})" if higher else row.level or "-"
 
 
 def _member_table(rows: Sequence[MemberRow]) -> str:

@@ -53,7 +53,11 @@ class MemberRow(msgspec.Struct, frozen=True):
 
 
 class StatusRow(msgspec.Struct, frozen=True):
-    """A member as it describes itself. Sizes in bytes; `problems` is empty when all is well."""
+    """A member as it describes itself. Sizes in bytes; `problems` is empty when all is well.
+
+    `version` is of its software; `level` the group's, and `highest_level` what the member can apply (etcd: the version
+    of its storage, and 0).
+    """
 
     address: str
     id: str = ""
@@ -62,6 +66,8 @@ class StatusRow(msgspec.Struct, frozen=True):
     learner: bool = False
     knows_leader: bool = False
     version: str = ""
+    level: str = ""
+    highest_level: int = 0
     revision: int = 0
     term: int = 0
     applied: int = 0
@@ -253,7 +259,9 @@ async def _status(address: str, tls: Tls) -> StatusRow:
         leader=answer.leader != 0 and answer.leader == answer.header.member_id,
         learner=answer.isLearner,
         knows_leader=answer.leader != 0,
-        version=answer.version,
+        version=answer.softwareVersion or answer.version,
+        level=answer.storageVersion,
+        highest_level=answer.highestLevel,
         revision=answer.header.revision,
         term=answer.raftTerm,
         applied=answer.raftAppliedIndex,

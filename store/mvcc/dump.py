@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from kybern import __version__
 from store.mvcc.errors import StoreError
 from store.mvcc.keyspace import KeySpace
 from store.mvcc.leases import Lease
@@ -20,13 +21,16 @@ from store.mvcc.outcomes import DeleteOutcome, OpOutcome, PutOutcome, RangeOutco
 from store.mvcc.records import Record
 from store.mvcc.sessions import Session
 from store.mvcc.walks import StateReplaced
+from store.raft.interface import Levels
 
 if TYPE_CHECKING:
     from store.mvcc.machine import StoreMachine
 
 FORMAT = 3
+# As 3, and the head names a level above 1: versions that know of no levels read none of this format.
+LEVELLED = 4
 # In 2, all outcomes of a session stood together.
-_READABLE = (2, FORMAT)
+_READABLE = (2, FORMAT, LEVELLED)
 # A frame has at most so many rows, and ends once its records (or outcomes) have so many bytes: a frame is made in one
 # turn of the loop, and a message to a client is made of it.
 _PORTION = 1024
@@ -46,10 +50,16 @@ class Head(msgspec.Struct, frozen=True):
     now_ms: int
     # How many keys exist.
     keys: int
+    # The group's.
+    level: int = 1
 
 
 class BadDump(Exception):  # noqa: N818 - said of the data
     """The bytes are not a dump, or not a whole one."""
+
+
+class OtherLevel(BadDump):
+    """The dump is of a level that this version cannot apply."""
 
 
 class Dump:
@@ -64,12 +74,13 @@ class Dump:
         self._keys.pin()
         self._pinned = True
         self._head = Head(
-            format=FORMAT,
+            format=FORMAT if machine.level == 1 else LEVELLED,
             revision=machine.keys.revision,
             compacted=machine.keys.compacted,
             applied_index=machine.applied_index,
             now_ms=machine.now_ms,
             keys=len(machine.keys.live),
+            level=machine.level,
         )
         # Small tables that change in place; outcomes are values.
         tables: dict[str, Sequence[Any]] = {
@@ -204,6 +215,7 @@ class Loader:
         if self._head is None or not self._ended:
             raise BadDump("the dump ends early")
         head, machine = self._head, self._machine
+        machine.level = head.level
         machine.keys.adopt(self._keys, head.revision, head.compacted)
         machine.applied_index, machine.now_ms = head.applied_index, head.now_ms
         for lease in self._leases:
@@ -217,8 +229,7 @@ class Loader:
     def _take(self, item: Any) -> None:
         if self._head is None:
             self._head = msgspec.convert(item, Head)
-            if self._head.format not in _READABLE:
-                raise BadDump(f"the dump has format {self._head.format}; this version reads {FORMAT}")
+            _check_head(self._head, self._machine.levels)
             return
         kind, rows = item
         match kind:
@@ -263,6 +274,16 @@ class Loader:
                 if record.lease:
                     self._lease_keys.setdefault(record.lease, set()).add(key)
             latest[key] = record.lease
+
+
+def _check_head(head: Head, levels: Levels) -> None:
+    if head.format not in _READABLE:
+        raise BadDump(f"the dump has format {head.format}; this version reads {LEVELLED}")
+    if head.level not in levels:
+        raise OtherLevel(
+            f"it is of level {head.level} of the state machine, and this version of Kybern, {__version__}, applies "
+            f"{levels}: use the version of the group that it was made of"
+        )
 
 
 def load(machine: StoreMachine, frames: Iterable[bytes]) -> None:

@@ -32,6 +32,7 @@ TTL_TOO_LARGE = StoreError("OUT_OF_RANGE", "etcdserver: too large lease TTL")
 NO_LEADER = StoreError("UNAVAILABLE", "etcdserver: no leader")
 TIMED_OUT = StoreError("UNAVAILABLE", "etcdserver: request timed out")
 NO_SPACE = StoreError("RESOURCE_EXHAUSTED", "etcdserver: mvcc: database space exceeded")
-UNKNOWN_COMMAND = StoreError("INTERNAL", "kybern-store: the log holds a command that this version does not know")
+# What no version can do, and clients are not let propose. A command of another version ends the member instead.
+UNREADABLE_COMMAND = StoreError("INTERNAL", "kybern-store: the log holds a command that cannot be read")
 # The store keeps a client's outcomes until the client has seen them; this number was said to have been seen.
 OUTCOME_FORGOTTEN = StoreError("FAILED_PRECONDITION", "kybern-store: the outcome of this call is no longer kept")

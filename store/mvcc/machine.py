@@ -1,6 +1,7 @@
 """The state machine: applies the log's commands to keys, leases and sessions.
 
-Deterministic, and never raises: whatever a command holds, every member comes to the same state and outcome.
+Deterministic, and never raises: whatever a command holds, every member comes to the same state and outcome. Only what
+came with another version raises `UnknownCommand`, which ends the member.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from store.mvcc.errors import (
     NO_SPACE,
     OUTCOME_FORGOTTEN,
     TTL_TOO_LARGE,
-    UNKNOWN_COMMAND,
+    UNREADABLE_COMMAND,
     StoreError,
 )
 from store.mvcc.keyspace import KeySpace
 from store.mvcc.leases import MAX_TTL, Lease, LeaseTable
+from store.mvcc.level import LEVEL, LOWEST_LEVEL
 from store.mvcc.outcomes import (
     AlarmOutcome,
     BatchOutcome,
@@ -43,7 +45,7 @@ from store.mvcc.ranges import read_range
 from store.mvcc.sessions import SessionTable
 from store.mvcc.swap import compare_and_swap, swap
 from store.mvcc.txn import Transaction, check_delete, check_put, check_txn
-from store.raft.interface import Applied
+from store.raft.interface import Applied, Levels, UnknownCommand
 
 
 class LeaseObserver(Protocol):
@@ -58,6 +60,10 @@ class LeaseObserver(Protocol):
         ...
 
 
+_LEVELS = Levels(LOWEST_LEVEL, LEVEL)
+_UNKNOWN = "command {} is of a kind that this version does not know"
+
+
 class _NoObserver:
     def lease_renewed(self, lease: int, ttl: int) -> None:
         """Nobody listens."""
@@ -69,7 +75,11 @@ class _NoObserver:
 class StoreMachine:
     """The replicated state, and what is local to this member: who is told of changes."""
 
-    def __init__(self) -> None:
+    def __init__(self, levels: Levels = _LEVELS) -> None:
+        """`levels`: those that this software can apply."""
+        self.levels = levels
+        # The group's: part of the state.
+        self.level = 1
         self.keys = KeySpace()
         self.leases = LeaseTable()
         self.sessions = SessionTable()
@@ -92,13 +102,18 @@ class StoreMachine:
     # --- StateMachine
 
     def apply(self, command: bytes, applied: Applied) -> Outcome:
-        """Apply one command."""
+        """Apply one command.
+
+        Raises:
+            UnknownCommand: it, or a call in it, is of a kind that this version does not know: the state is of no use.
+        """
         self.applied_index = applied.index
         self.now_ms = applied.now_ms
         try:
             message = store_pipe_pb2.StoreCommand.FromString(command)
         except DecodeError:
-            return UNKNOWN_COMMAND
+            # No version can read it, so this is what all answer. A client can cause it, by nesting too deeply.
+            return UNREADABLE_COMMAND
         match message.WhichOneof("command"):
             case "calls":
                 return self._calls(message.calls)
@@ -121,7 +136,12 @@ class StoreMachine:
             case "alarm":
                 return self._alarm(message.alarm)
             case _:
-                return UNKNOWN_COMMAND
+                # Another version would do something here: whatever was answered, the states would part.
+                raise UnknownCommand(_UNKNOWN.format(applied.index))
+
+    def rise(self, level: int) -> None:
+        """The group has risen to a level; a lower one than the present changes nothing."""
+        self.level = max(self.level, level)
 
     def caught_up(self) -> None:
         """Wake watchers."""
@@ -162,7 +182,7 @@ class StoreMachine:
 
     def _batch(self, batch: store_pipe_pb2.StoreBatch) -> Outcome:
         if len(batch.ids) != len(batch.txns):
-            return UNKNOWN_COMMAND
+            return UNREADABLE_COMMAND
         calls = [store_pipe_pb2.PipeCall(id=number, txn=txn) for number, txn in zip(batch.ids, batch.txns, strict=True)]
         return self._calls(
             store_pipe_pb2.PipeRequest(client=batch.client, answered_below=batch.answered_below, calls=calls)
@@ -179,10 +199,12 @@ class StoreMachine:
             if outcome is None:
                 if number < session.floor:
                     outcome = OUTCOME_FORGOTTEN
-                elif not call.HasField("swap"):
+                elif call.HasField("swap"):
+                    known[number] = outcome = NO_SPACE if full else compare_and_swap(keys, leases, call.swap)
+                elif call.WhichOneof("call") is not None:
                     known[number] = outcome = self._txn(call.txn)
                 else:
-                    known[number] = outcome = NO_SPACE if full else compare_and_swap(keys, leases, call.swap)
+                    raise UnknownCommand(_UNKNOWN.format(self.applied_index))
             outcomes.append(outcome)
         session.limit()
         return BatchOutcome(outcomes)
@@ -233,7 +255,7 @@ class StoreMachine:
 
     def _grant(self, request: lease_pb2.LeaseGrantRequest) -> LeaseOutcome | StoreError:
         if request.ID == 0:
-            return UNKNOWN_COMMAND
+            return UNREADABLE_COMMAND
         if request.TTL > MAX_TTL:
             return TTL_TOO_LARGE
         if request.ID in self.leases:
@@ -276,7 +298,7 @@ class StoreMachine:
             case maintenance_pb2.AlarmRequest.DEACTIVATE:
                 return AlarmOutcome(self.alarms.deactivate(request.memberID, request.alarm))
             case _:
-                return UNKNOWN_COMMAND
+                return UNREADABLE_COMMAND
 
     def _check_space(self) -> StoreError | None:
         return NO_SPACE if self.alarms.no_space else None

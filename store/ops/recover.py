@@ -26,9 +26,10 @@ from store.ops.state import skip_revisions, write_state
 from store.raft import failpoints
 from store.raft.configuration import Configuration, Configurations, initial
 from store.raft.datadir import DataDir, Identity, sync_directory, sync_file
-from store.raft.entries import InvalidEntry, decode_group
-from store.raft.interface import Applied, Member
+from store.raft.entries import LEVEL, InvalidEntry, decode_group, decode_level
+from store.raft.interface import Applied, Member, UnknownCommand
 from store.raft.journal import Journal
+from store.raft.level import check_log
 from store.raft.members import member_id
 from store.raft.segments import CorruptJournal
 from store.raft.snapshots import Header, SnapshotDirectory
@@ -82,7 +83,7 @@ class Survivor:
         survivor = cls(config, directory)
         try:
             survivor._read()
-        except (InvalidEntry, CorruptJournal) as error:
+        except (InvalidEntry, UnknownCommand, CorruptJournal) as error:
             survivor.close()
             raise StartupError(f"the log of {config.data_dir} cannot be used: {error}") from error
         except BaseException:
@@ -148,6 +149,7 @@ class Survivor:
 
     def _read(self) -> None:
         self._journal.open()
+        check_log(self._config, self.machine.levels, self._journal.rises)
         header = asyncio.run(self._load())
         if header is None:
             known = Configurations(initial(self._config), entries=self._journal.configurations)
@@ -168,6 +170,9 @@ class Survivor:
             await snapshots.stop()
 
     def _apply(self, term: int, entry: bytes) -> None:
+        if entry[0] == LEVEL:
+            self.machine.rise(decode_level(entry))
+            return
         group = decode_group(entry)
         if group is None:
             return
@@ -207,6 +212,7 @@ class Survivor:
             self._command_index,
             self._now_ms,
             configuration,
+            level=self.machine.level,
         )
 
     def _keep(self, now: datetime) -> Path:

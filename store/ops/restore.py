@@ -88,7 +88,15 @@ def restore(order: Order) -> Restored:
     machine.alarms.replace(())
     group = _group(order, checksum)
     configuration = Configuration(_members(order, group), group=group)
-    header = Header(order.cluster, _INDEX, _TERM, machine.applied_index, machine.now_ms, configuration)
+    header = Header(
+        order.cluster,
+        _INDEX,
+        _TERM,
+        machine.applied_index,
+        machine.now_ms,
+        configuration,
+        level=machine.level,
+    )
     directory = DataDir.begin(order.data_dir, Identity(order.cluster, order.name))
     try:
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from kybern import snapshots
 from kybern.daemon import StartupError
 from kybern.snapshots import BadSnapshot
-from store.mvcc.dump import BadDump, Loader, dump
+from store.mvcc.dump import BadDump, Loader, OtherLevel, dump
 from store.mvcc.machine import StoreMachine
 from store.raft.snapshots import PART_BYTES, Header, SnapshotFile, SnapshotWriter
 
@@ -42,6 +42,8 @@ def read_file(path: Path, *, check: bool) -> tuple[StoreMachine, str]:
         loader.finish()
     except BadSnapshot as error:
         raise StartupError(f"{error}{'; ' if error.hint else ''}{error.hint}") from error
+    except OtherLevel as error:
+        raise StartupError(f"{path} is not a snapshot that this version can restore: {error}") from error
     except BadDump as error:
         raise StartupError(f"{path} is not a whole snapshot of this store: {error}") from error
     return machine, digest.hexdigest()

@@ -10,7 +10,7 @@ from store.raft.configuration import FIRST_GROUP, Configuration
 from store.raft.connection import GROUP_MEMBERS
 from store.raft.interface import Member
 from store.raft.members import member_id
-from store.raft.messages import PROTOCOL, Hello, Message, OlderCopy, OtherDirectory, Removed
+from store.raft.messages import PROTOCOL, Hello, LevelTooLow, Message, OlderCopy, OtherDirectory, Removed
 from store.raft.standing import NOTHING, Standing, lacks
 
 
@@ -31,14 +31,18 @@ class Admittance:
         self._members: dict[str, Member] = {}
         self._newest: frozenset[int] = frozenset()
         self._behind = self._leads = False
+        # The group's, as far as this member has applied the log.
+        self._level = 1
         self.group = "" if config.initial_state == "existing" else FIRST_GROUP
 
-    def configure(self, configurations: Sequence[Configuration], *, behind: bool, leads: bool = False) -> bool:
+    def configure(
+        self, configurations: Sequence[Configuration], *, behind: bool, leads: bool = False, level: int = 1
+    ) -> bool:
         """Go by the members of any of these, of which the first is committed and the last is the newest.
 
-        False when they have none.
+        False when they have none. `level`: what who is let in must be able to apply.
         """
-        self._behind, self._leads = behind, leads
+        self._behind, self._leads, self._level = behind, leads, level
         members = [member for configuration in configurations for member in configuration.members]
         if not members:
             return False
@@ -81,7 +85,7 @@ class Admittance:
             return f"the certificate's {identity.name!r} is not another member"
         if forgotten := lacks(hello.standing, known):
             return f"{name} comes with an older copy of its data directory: {forgotten}"
-        return None
+        return self._too_low(hello)
 
     def parting(self, hello: Hello) -> str | None:
         """Why a peer that was let in is no longer; None when it is."""
@@ -89,7 +93,9 @@ class Admittance:
             return reason
         if self._was_removed(hello) or not self._knows(hello):
             return "it is not a member any more"
-        return "it comes with another data directory" if self._other_directory(hello) is not None else None
+        if self._other_directory(hello) is not None:
+            return "it comes with another data directory"
+        return self._too_low(hello)
 
     def last_word(self, identity: Identity, hello: Hello, known: Standing = NOTHING) -> Message | None:
         """What a peer that is not let in should know before the connection ends; `known`: where it stood once.
@@ -108,7 +114,11 @@ class Admittance:
         if member is not None:
             surely = hello.id or self._surely(member)
             return OtherDirectory(hello.id or member.id, member.directory_id) if surely else None
-        return OlderCopy(hello.id, known) if self._knows(hello) and lacks(hello.standing, known) else None
+        if not self._knows(hello):
+            return None
+        if lacks(hello.standing, known):
+            return OlderCopy(hello.id, known)
+        return LevelTooLow(self._level) if self._too_low(hello) is not None else None
 
     def may_know_better(self, identity: Identity, hello: Hello) -> bool:
         """Whether a peer that is not let in may be of this member's group, and know why this member is not.
@@ -138,6 +148,15 @@ class Admittance:
         name, with another directory.
         """
         return self._leads and member.id in self._newest
+
+    def _too_low(self, hello: Hello) -> str | None:
+        """Why the peer could not apply what it would be sent; None when it can."""
+        if hello.level >= self._level:
+            return None
+        return (
+            f"{hello.name} can apply level {hello.level} of the state machine at most, and the group is at level "
+            f"{self._level}: install the version that the other members run on its host"
+        )
 
     def _of_another_group(self, hello: Hello) -> str | None:
         """Why the peer has no part in this group, whoever it is; None when it may have one."""

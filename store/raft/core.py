@@ -21,7 +21,7 @@ from store.raft import failpoints, messages
 from store.raft.bridge import Wire, from_wire
 from store.raft.configuration import Configuration, Configurations, encode
 from store.raft.elections import ElectingRaft, Hooks, Timing, VoteStore
-from store.raft.entries import InvalidEntry, clock_of
+from store.raft.entries import InvalidEntry, clock_of, encode_level
 from store.raft.gathering import WORTH_AN_ENTRY
 from store.raft.journal import Journal
 from store.raft.standing import NOTHING, Standing, both
@@ -214,6 +214,18 @@ class HardenedRaft(ElectingRaft):
         # What comes before the log's begin it has too, but of which term that is, is not known any more.
         return Standing(self.term, "", end, self.journal.term_at(end)) if end >= self.journal.base_index else NOTHING
 
+    def metrics(self) -> dict[str, float]:
+        """Counters and gauges by name."""
+        return {
+            "appends_sent": self.append_sequence,
+            "stale_replies": self.stale_replies,
+            "term": self.term,
+            "commit_index": self.commit_index,
+            "applied_index": self.applied_index,
+            "last_index": self.journal.last_index,
+            "log_bytes": self.journal.log_bytes,
+        }
+
     def confirmed_since(self, sequence: int) -> bool:
         """Whether a quorum has answered appends that were sent after the append `sequence`."""
         count = 1 + sum(self._progress[node].answered > sequence for node in self._SyncObj__otherNodes)
@@ -292,6 +304,12 @@ class HardenedRaft(ElectingRaft):
             raise RuntimeError("the change before is not committed, or this member does not lead")
         index = self.next_index()
         self._SyncObj__raftLog.add(encode(configuration), index, self.term)
+        return index
+
+    def rise(self, level: int) -> int:
+        """Append an entry by which the group rises to a level; its index. Only when `may_change`."""
+        index = self.next_index()
+        self._SyncObj__raftLog.add(encode_level(level), index, self.term)
         return index
 
     def active(self) -> set[str]:

@@ -61,6 +61,15 @@ class DiskWriter:
         self.failures = 0
         self.stalls = 0
 
+    def metrics(self) -> dict[str, float]:
+        """Counters by name."""
+        return {
+            "fsyncs": self.writes,
+            "fsync_seconds": self.seconds,
+            "disk_failures": self.failures,
+            "disk_stalls": self.stalls,
+        }
+
     @property
     def writing(self) -> bool:
         """Whether a batch is being written."""

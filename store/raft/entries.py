@@ -3,6 +3,7 @@
     no-op   0x01                          put by a new leader
     group   0x00, milliseconds (8 bytes, big-endian), msgpack list of runs
     members 0x04, msgpack (store.raft.configuration); PySyncObj's own entries about members have another type
+    level   0x05, 4 bytes, big-endian     the group rises to this level (store.raft.level)
 
 A run is what one member proposed in one go: its process's random number, the sequence of the first command, the
 commands. The proposer knows its own commands by the first two when they are applied.
@@ -20,8 +21,11 @@ from kybern.struct import Frozen
 GROUP = 0
 NO_OP = 1
 CONFIGURATION = 4
+LEVEL = 5
 
 _HEAD = struct.Struct(">BQ")
+_LEVEL = struct.Struct(">BI")
+_WITHOUT_CLOCK = (bytes([NO_OP]), bytes([CONFIGURATION]), bytes([LEVEL]))
 
 
 class Run(Frozen, array_like=True):
@@ -65,13 +69,29 @@ def decode_group(entry: bytes) -> tuple[int, list[Run]] | None:
         raise InvalidEntry(f"the commands of an entry cannot be decoded: {error}") from error
 
 
+def encode_level(level: int) -> bytes:
+    """An entry by which the group rises to a level."""
+    return _LEVEL.pack(LEVEL, level)
+
+
+def decode_level(entry: bytes) -> int:
+    """The level in an entry.
+
+    Raises:
+        InvalidEntry: when it holds none.
+    """
+    if len(entry) != _LEVEL.size or entry[0] != LEVEL:
+        raise InvalidEntry(f"{len(entry)} bytes of type {entry[:1].hex()} are no level")
+    return int(_LEVEL.unpack(entry)[1])
+
+
 def clock_of(entry: bytes) -> int | None:
     """The leader's clock in an entry, in milliseconds; None for one that holds no commands.
 
     Raises:
         InvalidEntry: when it is of no known type.
     """
-    if entry[:1] in (bytes([NO_OP]), bytes([CONFIGURATION])):
+    if entry[:1] in _WITHOUT_CLOCK:
         return None
     if len(entry) < _HEAD.size or entry[0] != GROUP:
         raise InvalidEntry(f"an entry of unknown type {entry[:1].hex()}")

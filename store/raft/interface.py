@@ -92,6 +92,32 @@ class Applied:
     now_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """Which levels of the state machine some software can apply: what a command means may differ between levels."""
+
+    lowest: int = 1
+    highest: int = 1
+
+    def __contains__(self, level: int) -> bool:
+        return self.lowest <= level <= self.highest
+
+    def __str__(self) -> str:
+        return f"level {self.highest}" if self.lowest == self.highest else f"levels {self.lowest} to {self.highest}"
+
+
+class UnknownLevel(Exception):  # noqa: N818 - said of the log
+    """The log, or a snapshot, is at a level that this software cannot apply."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(f"level {level}")
+        self.level = level
+
+
+class UnknownCommand(Exception):  # noqa: N818 - said of the log
+    """The log holds a command that this software does not know: whatever it answered, others would not."""
+
+
 class Loading(Protocol):
     """A dump on its way into a state machine, which goes on as it was until `finish`."""
 
@@ -115,8 +141,26 @@ class Loading(Protocol):
 class StateMachine(Protocol):
     """Applies committed commands. Deterministic, and never raises: errors are results."""
 
+    @property
+    def levels(self) -> Levels:
+        """What this software can apply."""
+        ...
+
+    @property
+    def level(self) -> int:
+        """The group's level: what commands mean from here on. Part of the state, 1 at first."""
+        ...
+
     def apply(self, command: bytes, applied: Applied) -> object:
-        """Apply one command; the result reaches the proposer, when it waits on this member, and nobody else."""
+        """Apply one command; the result reaches the proposer, when it waits on this member, and nobody else.
+
+        Raises:
+            UnknownCommand: it is of a kind that came with another version; the member must end. Nothing else is raised.
+        """
+        ...
+
+    def rise(self, level: int) -> None:
+        """The group has risen to a level, one of `levels`; a lower one than the present changes nothing."""
         ...
 
     def caught_up(self) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from kybern.daemon import StartupError
 from store.raft import failpoints, segments
 from store.raft.datadir import ADVICE, sync_directory
-from store.raft.entries import CONFIGURATION
+from store.raft.entries import CONFIGURATION, LEVEL
 from store.raft.segments import CorruptJournal, FileHeader
 
 log = logging.getLogger(__name__)
@@ -97,6 +97,8 @@ class Journal:
         self.log_bytes = 0
         # Entries about the group's members that `open` found, by index.
         self.configurations: dict[int, bytes] = {}
+        # And those by which the group rose to a level.
+        self.rises: dict[int, bytes] = {}
 
     # --- reading
 
@@ -244,6 +246,7 @@ class Journal:
             raise ValueError("a batch is being written")
         del self._terms[:], self._places[:], self._lengths[:]
         self.configurations.clear()
+        self.rises.clear()
         self.base_index, self.base_term = index, term
         self.durable_index = self._taken = index
         self._segment_end = self._segment_bytes
@@ -389,9 +392,12 @@ class Journal:
             if record.index <= self.last_index:
                 slot = self._slot(record.index)
                 del self._terms[slot:], self._places[slot:], self._lengths[slot:]
-                self.configurations = {i: entry for i, entry in self.configurations.items() if i < record.index}
-            if record.length and data[record.offset] == CONFIGURATION:
-                self.configurations[record.index] = data[record.offset : record.offset + record.length]
+                for kept in (self.configurations, self.rises):
+                    for index in [index for index in kept if index >= record.index]:
+                        del kept[index]
+            if record.length and data[record.offset] in (CONFIGURATION, LEVEL):
+                kept = self.configurations if data[record.offset] == CONFIGURATION else self.rises
+                kept[record.index] = data[record.offset : record.offset + record.length]
             if record.term < self.last_term:
                 raise CorruptJournal(path, record.offset, f"term {record.term} follows term {self.last_term}")
             self._terms.append(record.term)

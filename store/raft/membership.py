@@ -120,6 +120,8 @@ class Seen:
     peer_address: str
     client_address: str
     directory_id: int = 0
+    # The highest level of the state machine that it can apply.
+    level: int = 1
 
 
 @dataclass(slots=True)

@@ -31,8 +31,11 @@ class _Message(Frozen, array_like=True, forbid_unknown_fields=True):
     pass
 
 
-class Hello(_Message, tag="hello"):
-    """The first message in each direction: both must mean the same cluster and protocol."""
+class Hello(_Message, tag="hello", forbid_unknown_fields=False):
+    """The first message in each direction: both must mean the same cluster and protocol.
+
+    Later versions may say more: what this one does not know is not looked at.
+    """
 
     cluster: str
     name: str
@@ -47,6 +50,8 @@ class Hello(_Message, tag="hello"):
     directory_id: _Id = 0
     # Up to the end of its log.
     standing: Standing = NOTHING
+    # The highest level of the state machine that the sender can apply.
+    level: _Count = 1
 
 
 class Ping(_Message, tag="ping"):
@@ -176,6 +181,12 @@ class OlderCopy(_Message, tag="older"):
     standing: Standing
 
 
+class LevelTooLow(_Message, tag="level"):
+    """The group is at this level, which you said that you cannot apply: nothing of its log is for you."""
+
+    level: _Count
+
+
 class SnapshotPart(_Message, tag="snapshot"):
     """Bytes of a leader's snapshot file from `offset` on; empty ones ask how far the follower is."""
 
@@ -216,12 +227,13 @@ Message = (
     | Removed
     | OtherDirectory
     | OlderCopy
+    | LevelTooLow
     | SnapshotPart
     | SnapshotReply
 )
 
-# What a member is told that is not let in.
-LastWord = Removed | OtherDirectory | OlderCopy
+# Why a member is not let in: what it is told before the connection ends, and ends by itself for.
+LastWord = Removed | OtherDirectory | OlderCopy | LevelTooLow
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)

@@ -35,8 +35,9 @@ from store.raft.core import CommittedConflict, HardenedRaft
 from store.raft.datadir import DataDir, Identity
 from store.raft.disk import DiskWriter
 from store.raft.elections import Timing
-from store.raft.entries import CONFIGURATION, InvalidEntry
+from store.raft.entries import CONFIGURATION, LEVEL, InvalidEntry
 from store.raft.gathering import Gathering
+from store.raft.identity import itself, learn_id
 from store.raft.interface import (
     Member,
     MembershipError,
@@ -45,8 +46,11 @@ from store.raft.interface import (
     RaftStatus,
     RaftUnavailable,
     StateMachine,
+    UnknownCommand,
+    UnknownLevel,
 )
 from store.raft.journal import Journal
+from store.raft.level import Rising, check_log, not_applied, unsupported
 from store.raft.members import check_members, find_id, newcomer
 from store.raft.members import member_id as id_of
 from store.raft.membership import Changes, Seen, Wish
@@ -90,6 +94,7 @@ class RaftNode:
         self._reads = Reads(config.name, self._send, patience=5 * config.heartbeat_interval)
         self._standings = Standings()
         self._changes = Changes(config.name, config.cluster_name, self._send, config.election_timeout_max)
+        self._rising = Rising()
         self._handlers: list[Callable[[bool], None]] = []
         self._applying: Applying | None = None
         self._directory: DataDir | None = None
@@ -136,6 +141,7 @@ class RaftNode:
         try:
             await asyncio.to_thread(journal.open)
             header = await self._snapshots.restore()
+            check_log(self._config, machine.levels, journal.rises)
             timing = Timing(
                 self._config.heartbeat_interval, self._config.election_timeout_min, self._config.election_timeout_max
             )
@@ -145,7 +151,8 @@ class RaftNode:
                 self._configurations = Configurations(header.configuration, header.index, journal.configurations)
             self._id = await asyncio.to_thread(find_id, self._config, directory)
             own, self._directory_id = self._config, await asyncio.to_thread(directory.load_directory_id)
-            self._changes.heard(own.name, Seen(0, own.peer_address, own.client_address, self._directory_id))
+            highest = machine.levels.highest
+            self._changes.heard(own.name, Seen(0, own.peer_address, own.client_address, self._directory_id, highest))
             owed = await asyncio.to_thread(older.load, directory, own.name, self._configurations.current.group)
             self._raft = HardenedRaft(
                 self._config.name, self._configurations, timing, journal, directory, self._transport, self
@@ -167,7 +174,7 @@ class RaftNode:
             self._snapshots.join(self._raft, self._disk, self._transport.send)
             self._directory = directory
             self._running, self._began = True, self._clock.monotonic()
-            await self._transport.start(self, self._directory_id, self._standings)
+            await self._transport.start(self, self._directory_id, self._standings, highest)
         except (InvalidEntry, OSError) as error:
             self._running = False
             self._raft = None
@@ -339,21 +346,7 @@ class RaftNode:
         if self._applying is not None:
             found |= self._applying.metrics()
         if self._raft is not None and self._disk is not None:
-            journal = self._raft.journal
-            found |= {
-                "appends_sent": self._raft.append_sequence,
-                "stale_replies": self._raft.stale_replies,
-                "fsyncs": self._disk.writes,
-                "fsync_seconds": self._disk.seconds,
-                "disk_failures": self._disk.failures,
-                "disk_stalls": self._disk.stalls,
-                "term": self._raft.term,
-                "commit_index": self._raft.commit_index,
-                "applied_index": self._raft.applied_index,
-                "last_index": journal.last_index,
-                "log_bytes": journal.log_bytes,
-                "is_leader": float(self.is_leader),
-            }
+            found |= self._raft.metrics() | self._disk.metrics() | {"is_leader": float(self.is_leader)}
         if self._snapshots is not None:
             found |= self._snapshots.metrics()
         return found
@@ -427,6 +420,8 @@ class RaftNode:
         if raft.leads and self._disk is not None and self._disk.stalled:
             self._on_disk_unable()
         self._look_around(raft)
+        if self._applying is not None:
+            self._rising.advance(raft, self._applying.levels, self._applying.level, self._changes.seen)
         if now >= self._next_expiry:
             self._next_expiry = now + _EXPIRE_SECONDS
             self._proposals.expire(now)
@@ -456,6 +451,8 @@ class RaftNode:
     def apply(self, index: int, term: int, entry: bytes) -> int:
         """Apply a committed entry's commands."""
         assert self._applying is not None  # noqa: S101 - set by start
+        if not self._running:
+            return 1  # The entry before ended this member.
         self._applying.counted()
         if self._snapshots is not None:
             self._snapshots.applied(len(entry))
@@ -465,9 +462,11 @@ class RaftNode:
             return 1
         try:
             work, awaited = self._applying.entry(term, entry)
-        except InvalidEntry as error:
-            self._fail(StartupError(f"entry {index} was written by another version: {error}"))
+        except (InvalidEntry, UnknownLevel, UnknownCommand) as error:
+            self._fail(not_applied(self._config, self._applying.levels, index, error))
             return 1
+        if entry[0] == LEVEL:
+            self.configured()
         if awaited and self._raft is not None:
             self._raft.news_awaited = True
         return work
@@ -509,8 +508,14 @@ class RaftNode:
         self._connect(self._configurations.as_of(committed))
 
     def _connect(self, committed: Configuration) -> None:
-        leads = self._raft is not None and self._raft.leads
-        self._transport.configure(self._id, committed, self._configurations.current, behind=self._behind, leads=leads)
+        self._transport.configure(
+            self._id,
+            committed,
+            self._configurations.current,
+            behind=self._behind,
+            leads=self._raft is not None and self._raft.leads,
+            level=self._applying.level if self._applying is not None else 1,
+        )
 
     def _look_around(self, raft: HardenedRaft) -> None:
         """Whoever has been away may have missed that members were added, and one of them may lead by now.
@@ -539,31 +544,19 @@ class RaftNode:
         Who joins is sent the log from its beginning. A voter of that time may have had its name, and with that one's
         vote it would lead, or elect, a group of those who have been removed since.
         """
-        return bool(self._id) or self._own(self._configurations.current) is not None
-
-    def _own(self, configuration: Configuration) -> Member | None:
-        """This member, which does not know its id yet: no other one came with its data directory."""
-        own = configuration.named(self._config.name)
-        return own if own is not None and own.directory_id == self._directory_id else None
+        return bool(self._id) or itself(self._configurations.current, self._config, self._directory_id) is not None
 
     def _learn_id(self, raft: HardenedRaft, directory: DataDir) -> None:
         """A member that joined learns its id once it has all that was committed.
 
-        Not before: an earlier configuration may hold a member of the same name that was removed since. Nor from one
-        that is not committed: it may be cut off, and a member that came with its id would be refused where the name is
-        not known, or keep an id that was given to nobody.
+        Not before: an earlier configuration may hold a member of the same name that was removed since.
         """
-        own = self._own(self._configurations.as_of(raft.commit_index))
-        if own is None or raft.leader is None or raft.commit_index < raft.leader_commit:
+        if raft.leader is None or raft.commit_index < raft.leader_commit:
             return
-        try:
-            directory.save_id(own.id)
-        except OSError as error:
-            log.warning("this member's id cannot be saved, and will be looked for again: %s", error)
-            return
-        self._id = own.id
-        log.info("%s is a member with the id %x", own.name, own.id)
-        self.configured()
+        committed = self._configurations.as_of(raft.commit_index)
+        if own_id := learn_id(committed, self._config, self._directory_id, directory):
+            self._id = own_id
+            self.configured()
 
     def _removed(self) -> None:
         own = self._configurations.current.with_id(self._id)
@@ -596,7 +589,8 @@ class RaftNode:
         if self._running and self._raft is not None:
             hello = self._transport.hello(peer)
             if hello is not None:
-                self._changes.heard(peer, Seen(hello.id, hello.peer_address, hello.client_address, hello.directory_id))
+                said = Seen(hello.id, hello.peer_address, hello.client_address, hello.directory_id, hello.level)
+                self._changes.heard(peer, said)
             self._raft.connected(peer)
             self.kick()
 
@@ -631,10 +625,10 @@ class RaftNode:
                 self._snapshots.on_part(peer, message)
             case messages.SnapshotReply() if self._snapshots is not None:
                 self._snapshots.on_reply(peer, message)
-            case messages.Removed() | messages.OtherDirectory() | messages.OlderCopy():
-                self._on_last_word(peer, message)
             case messages.ChangeRequest() | messages.ChangeReply():
                 self._on_change(peer, message)
+            case messages.Removed() | messages.OtherDirectory() | messages.OlderCopy() | messages.LevelTooLow():
+                self._on_last_word(peer, message)
             case messages.VoteRequest() if not self._has_a_vote:
                 # It joins, and cannot tell whether the candidate is of the group that awaits it.
                 log.debug("no vote for %s: no group is known that knows this member", peer)
@@ -679,10 +673,12 @@ class RaftNode:
                 waited = self._clock.monotonic() - self._began
                 if excluded.concerns(message, self._id, waited, self._config):
                     self._fail(excluded.by_directory(self._config, peer, message))
-            case messages.OlderCopy() if message.id == self._id:
-                assert self._raft is not None and self._directory is not None  # noqa: S101 - it runs
+            case messages.OlderCopy() if message.id == self._id and self._raft and self._directory:
                 if (error := older.told(self._config, self._raft, self._directory, peer, message.standing)) is not None:
                     self._fail(error)
+            case messages.LevelTooLow() if self._applying and message.level > self._applying.levels.highest:
+                where = f"the group of {peer}, which {self._config.data_dir} is for,"
+                self._fail(unsupported(self._config, self._applying.levels, message.level, where))
 
     def _receive(self, raft: HardenedRaft, peer: str, message: messages.Message) -> None:
         try:

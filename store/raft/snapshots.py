@@ -58,6 +58,8 @@ class Header(Frozen, forbid_unknown_fields=True):
     # Who belongs to the group as of that entry: the log no longer says it.
     configuration: Configuration
     format: int = FORMAT
+    # The group's level as of that entry.
+    level: int = 1
 
 
 class CorruptSnapshot(Exception):  # noqa: N818 - names the state of a file
@@ -92,7 +94,7 @@ class SnapshotWriter:
         self._header = header
         self._total = self._unsynced = 0
         self._file = self._temporary.open("wb")
-        body = msgspec.msgpack.encode(header)
+        body = _encoded(header)
         try:
             self._file.write(_HEAD.pack(_MAGIC, len(body), zlib.crc32(body)) + body)
             failpoints.hit("snapshot.begin")
@@ -215,6 +217,14 @@ class SnapshotReader:
         if header.format != FORMAT:
             raise CorruptSnapshot(self._path, _HEAD.size, f"format {header.format}; this version knows {FORMAT}")
         return header
+
+
+def _encoded(header: Header) -> bytes:
+    """The header's bytes: as versions read them that know of no levels, unless it is of one that they must not read."""
+    fields = msgspec.structs.asdict(header)  # type: ignore[arg-type] # it is a struct
+    if header.level == 1:
+        del fields["level"]
+    return msgspec.msgpack.encode(fields)
 
 
 def verify(path: Path) -> Header:

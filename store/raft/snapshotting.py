@@ -26,6 +26,7 @@ from store.raft.datadir import ADVICE
 from store.raft.disk import DiskWriter
 from store.raft.interface import Loading, StateMachine
 from store.raft.journal import Journal
+from store.raft.level import unsupported
 from store.raft.pacing import paced
 from store.raft.snapshots import (
     CorruptSnapshot,
@@ -105,13 +106,16 @@ class Snapshots:
         """Load the newest snapshot into the machine, and bring the log into line with it; None without one.
 
         Raises:
-            StartupError: when the snapshot is corrupt, or log and snapshot leave a gap.
+            StartupError: when the snapshot is corrupt or of a level that the machine cannot apply, or log and snapshot
+                leave a gap.
         """
         self._newest = await self._run(self._directory.open)
         await self._run(self._reconcile, self._newest)
         if self._newest is None:
             return None
         header, began = self._newest.header, time.monotonic()
+        if header.level not in self._machine.levels:
+            raise unsupported(self._config, self._machine.levels, header.level, self._newest.path)
         log.info("loading the snapshot up to entry %d (%d bytes)", header.index, self._newest.size)
         try:
             loading = await self._load(self._newest.path, progress=True)
@@ -210,6 +214,7 @@ class Snapshots:
             position.command_index,
             position.now_ms,
             position.configuration,
+            level=self._machine.level,
         )
         self._bytes = self._entries = 0
         frames = self._machine.dump()
@@ -285,6 +290,10 @@ class Snapshots:
         raft, disk, journal = self._raft, self._disk, self._journal
         assert raft is not None  # noqa: S101 - joined, or there would be no receiver
         assert disk is not None  # noqa: S101
+        if header.level not in self._machine.levels:
+            where = f"the leader's snapshot up to entry {header.index}, for {self._config.data_dir},"
+            self._owner.snapshot_failed(unsupported(self._config, self._machine.levels, header.level, where))
+            raise CorruptSnapshot(self._directory.incoming, 0, f"level {header.level}, which this version cannot apply")
         try:
             loading = await self._load(self._directory.incoming)
         except (OSError, CorruptSnapshot):

@@ -56,8 +56,10 @@ class Listener(Protocol):
 class Transport(Protocol):
     """What the node needs of a transport: messages may be lost, but none arrives twice."""
 
-    async def start(self, listener: Listener, directory_id: int, standings: Standings) -> None:
+    async def start(self, listener: Listener, directory_id: int, standings: Standings, level: int = 1) -> None:
         """Listen and dial, with a data directory of this id; who stands behind where it stood is not let in.
+
+        `level`: the highest that this member can apply.
 
         Raises:
             StartupError: when the address or the certificates cannot be used.
@@ -72,11 +74,19 @@ class Transport(Protocol):
         """Send; False when there is no connection or too much waits already."""
         ...
 
-    def configure(self, own_id: int, *configurations: Configuration, behind: bool = False, leads: bool = False) -> None:
+    def configure(
+        self,
+        own_id: int,
+        *configurations: Configuration,
+        behind: bool = False,
+        leads: bool = False,
+        level: int = 1,
+    ) -> None:
         """Be connected with the members of any of these, and nobody else; while they have none, with the file's.
 
         `own_id`: this member's, 0 while it is not known. `behind`: there may be members that were added since, so
-        others of the store are let in unless they are known to have been removed. `leads`: this member does.
+        others of the store are let in unless they are known to have been removed. `leads`: this member does. `level`:
+        the group's, which who is let in must be able to apply.
         """
         ...
 
@@ -102,6 +112,7 @@ class TlsTransport:
         self._now = clock.monotonic
         # This member's id, 0 until it is known, and that of its data directory.
         self._id = self._directory_id = 0
+        self._level = 1
         self._admittance = Admittance(config)
         self._standings = Standings()
         # Seconds: how often to show that we are there, and after which silence a peer is given up.
@@ -117,13 +128,14 @@ class TlsTransport:
         self._endings = Seldom(clock.monotonic)
         self._stopped = False
 
-    async def start(self, listener: Listener, directory_id: int, standings: Standings) -> None:
+    async def start(self, listener: Listener, directory_id: int, standings: Standings, level: int = 1) -> None:
         """Listen on the peer address, dial the members that sort after this one.
 
         Raises:
             StartupError: when the address cannot be listened on or a certificate file cannot be used.
         """
-        self._listener, self._directory_id, self._standings = listener, directory_id, standings
+        self._listener, self._standings = listener, standings
+        self._directory_id, self._level = directory_id, level
         self._check_certificate()
         context = server_context(self._config.tls, clock=self._clock)
         host, port = _split(self._config.peer_address)
@@ -165,10 +177,17 @@ class TlsTransport:
         connection = self._open.get(peer)
         return connection is not None and connection.send(message)
 
-    def configure(self, own_id: int, *configurations: Configuration, behind: bool = False, leads: bool = False) -> None:
+    def configure(
+        self,
+        own_id: int,
+        *configurations: Configuration,
+        behind: bool = False,
+        leads: bool = False,
+        level: int = 1,
+    ) -> None:
         """Be connected with the members of any of these, and nobody else; while they have none, with the file's."""
         self._id = own_id
-        if not self._admittance.configure(configurations, behind=behind, leads=leads):
+        if not self._admittance.configure(configurations, behind=behind, leads=leads, level=level):
             return
         for name, connection in list(self._open.items()):
             if (reason := self._admittance.parting(connection.hello)) is not None:
@@ -282,6 +301,7 @@ class TlsTransport:
             self._admittance.group,
             self._directory_id,
             self._standings.holds(),
+            self._level,
         )
 
     def _keep_dialling(self) -> None:

@@ -52,6 +52,8 @@ class StoreCollector(Collector):
             "superfluous_changes": ("Changes that are compacted and still take memory", machine.keys.superfluous),
             "leases": ("Leases that there are", len(machine.leases.leases)),
             "watchers": ("Watches on this member", len(self._hub)),
+            "level": ("The group's level: what commands in the log mean", machine.level),
+            "highest_level": ("The highest level that this member can apply", machine.levels.highest),
             "alarms": ("Alarms that are on, in the whole group", len(machine.alarms.matching())),
         }
         for name, (text, value) in gauges.items():

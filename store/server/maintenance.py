@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from google.protobuf.message import Message
 
+from kybern import __version__
 from kybern.pb.etcd import maintenance_pb2 as pb
 from kybern.pb.v1.store_pipe_pb2 import StoreCommand
 from kybern.snapshots import Seal
@@ -82,6 +83,9 @@ class MaintenanceService:
             raftAppliedIndex=raft.applied_index,
             raftTerm=raft.term,
             isLearner=raft.member.learner,
+            storageVersion=str(self._core.machine.level),
+            softwareVersion=__version__,
+            highestLevel=self._core.machine.levels.highest,
             errors=self._problems(raft),
         )
 

@@ -7,6 +7,8 @@ import signal
 import subprocess
 from pathlib import Path
 
+from kybern import __version__
+from store.mvcc.level import LEVEL
 from tests.conformance.store.group import QUOTA, Group, until
 from tests.integration.store.serving import Certificates
 
@@ -17,8 +19,11 @@ def test_status_shows_every_member(group: Group) -> None:
     assert [row["name"] for row in rows if row["leader"]] == [leader]
     assert {row["name"]: row["address"] for row in rows} == group.clients
     assert {row["quota"] for row in rows} == {QUOTA}
+    assert {(row["version"], row["level"], row["highest_level"]) for row in rows} == {(__version__, str(LEVEL), LEVEL)}
     heading, *lines = group.kybern("status").splitlines()
     assert heading.split()[:5] == ["NAME", "ADDRESS", "STATE", "ROLE", "REVISION"]
+    assert heading.split()[-3:] == ["VERSION", "LEVEL", "ID"]
+    assert {tuple(line.split()[-3:-1]) for line in lines} == {(__version__, str(LEVEL))}
     assert sorted(line.split()[2] for line in lines) == ["Serving"] * 3
     assert sorted(line.split()[3] for line in lines) == ["follower", "follower", "leader"]
 
@@ -147,7 +152,7 @@ def test_snapshots_are_saved_checked_and_looked_into(group: Group, prefix: str, 
     assert file.stat().st_mode & 0o777 == 0o600
     assert "whole" in group.kybern("snapshot", "verify", str(file))
     info = json.loads(group.kybern("snapshot", "status", str(file), "--output=json"))
-    assert info["revision"] >= revision
+    assert (info["revision"] >= revision, info["level"]) == (True, LEVEL)
     assert group.try_kybern("snapshot", "save", str(file)).returncode == 1
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1

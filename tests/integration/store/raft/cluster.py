@@ -12,17 +12,21 @@ from typing import Any
 from kybern import pki
 from kybern.clock import Clock
 from kybern.config.models import StoreConfig, Tls
-from store.raft.interface import Applied
+from store.raft.interface import Applied, Levels
 from store.raft.messages import Hello
 from store.raft.node import RaftNode
 from store.raft.transport import TlsTransport
 from tests.ports import free_ports
 
+_LEVELS = Levels()
+
 
 class Recorder:
     """A state machine that keeps what it was given; its result is the command's index."""
 
-    def __init__(self) -> None:
+    def __init__(self, levels: Levels = _LEVELS) -> None:
+        self.levels = levels
+        self.level = 1
         self.commands: list[bytes] = []
         self.applied: list[Applied] = []
         self.batches = 0
@@ -32,14 +36,17 @@ class Recorder:
         self.applied.append(applied)
         return applied.index
 
+    def rise(self, level: int) -> None:
+        self.level = max(self.level, level)
+
     def caught_up(self) -> None:
         self.batches += 1
 
     def dump(self) -> Iterator[bytes]:
-        state = self.commands[:], self.applied[:]
+        state, level = (self.commands[:], self.applied[:]), self.level
 
         def portions() -> Iterator[bytes]:
-            yield b"%d\n" % len(state[0])
+            yield b"%d %d\n" % (len(state[0]), level)
             for at in range(0, len(state[0]), 100):
                 yield b"".join(
                     b"%s %d %d %d\n" % (command, applied.index, applied.term, applied.now_ms)
@@ -63,9 +70,11 @@ class RecorderLoading:
         self._data += part
 
     def finish(self) -> None:
-        count, *lines = self._data.decode().split("\n")[:-1]
-        if len(lines) != int(count):
+        head, *lines = self._data.decode().split("\n")[:-1]
+        count, level = map(int, head.split())
+        if len(lines) != count:
             raise ValueError(f"{len(lines)} commands instead of {count}")
+        self._recorder.level = level
         rows = [line.rsplit(" ", 3) for line in lines]
         self._recorder.commands = [command.encode() for command, *_ in rows]
         self._recorder.applied = [Applied(int(index), int(term), int(now)) for _, index, term, now in rows]
@@ -151,12 +160,14 @@ class Group:
         self.nodes: dict[str, RaftNode] = {}
         self.machines: dict[str, Recorder] = {}
         self.transports: dict[str, CuttableTransport] = {}
+        # What members' software can apply, where it is another version's.
+        self.software: dict[str, Levels] = {}
         self._timeout = request_timeout
 
     async def start(self, *names: str) -> None:
         for name in names or self.configs:
             node = RaftNode(self.configs[name], transport=self._transport, request_timeout=self._timeout)
-            self.machines[name] = Recorder()
+            self.machines[name] = Recorder(self.software.get(name, _LEVELS))
             self.nodes[name] = node
             await node.start(self.machines[name])
 

@@ -114,7 +114,7 @@ class Deaf:
     def __init__(self) -> None:
         self.sent: list[messages.Message] = []
 
-    async def start(self, listener: Listener, directory_id: int, standings: Standings) -> None:
+    async def start(self, listener: Listener, directory_id: int, standings: Standings, level: int = 1) -> None:
         """Nobody is there."""
 
     async def stop(self) -> None:
@@ -124,7 +124,14 @@ class Deaf:
         self.sent.append(message)
         return True
 
-    def configure(self, own_id: int, *configurations: Configuration, behind: bool = False, leads: bool = False) -> None:
+    def configure(
+        self,
+        own_id: int,
+        *configurations: Configuration,
+        behind: bool = False,
+        leads: bool = False,
+        level: int = 1,
+    ) -> None:
         """It hears whom the test says."""
 
     def hello(self, peer: str) -> messages.Hello | None:

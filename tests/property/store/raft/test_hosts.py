@@ -22,7 +22,7 @@ from kybern.config.models import StoreConfig, Tls
 from kybern.daemon import StartupError
 from store.raft.configuration import Configuration, decode
 from store.raft.datadir import is_joining, vacate
-from store.raft.interface import Applied, Member, MembershipError, NoLeader, RaftUnavailable
+from store.raft.interface import Applied, Levels, Member, MembershipError, NoLeader, RaftUnavailable
 from store.raft.node import RaftNode
 from tests.property.store.raft.faults import Faults
 from tests.property.store.raft.hosts import Hosts, Process
@@ -40,22 +40,27 @@ _HEALED = 120.0
 class Kept:
     """A machine that keeps what it was given, and tells the world."""
 
-    def __init__(self, world: Cluster) -> None:
+    def __init__(self, world: Cluster, levels: Levels) -> None:
         self._world = world
+        self.levels = levels
+        self.level = 1
         self.commands: list[bytes] = []
 
     def apply(self, command: bytes, applied: Applied) -> object:
         self.commands.append(command)
         assert applied.index == len(self.commands), f"command {applied.index} is number {len(self.commands)}"
-        self._world.commit(applied, command)
+        self._world.commit(applied, command, self.level)
         return applied.index
+
+    def rise(self, level: int) -> None:
+        self.level = max(self.level, level)
 
     def caught_up(self) -> None:
         return
 
     def dump(self) -> Iterator[bytes]:
         kept = tuple(self.commands)
-        return (b"%s\n" % command for command in (b"%d" % len(kept), *kept))
+        return (b"%s\n" % command for command in (b"%d %d" % (len(kept), self.level), *kept))
 
     def load(self) -> Loading:
         return Loading(self)
@@ -72,9 +77,10 @@ class Loading:
         self._data += part
 
     def finish(self) -> None:
-        count, *commands = bytes(self._data).split(b"\n")[:-1]
-        assert len(commands) == int(count)
-        self._machine.commands = commands
+        head, *commands = bytes(self._data).split(b"\n")[:-1]
+        count, level = map(int, head.split())
+        assert len(commands) == count
+        self._machine.commands, self._machine.level = commands, level
 
 
 @dataclass(eq=False)
@@ -95,7 +101,10 @@ class Cluster:
     folder: Path
     lives: dict[str, Life] = field(default_factory=dict)
     configs: dict[str, StoreConfig] = field(default_factory=dict)
-    committed: dict[int, tuple[Applied, bytes]] = field(default_factory=dict)
+    # By number: what all members were given, and the level at which they applied it.
+    committed: dict[int, tuple[Applied, bytes, int]] = field(default_factory=dict)
+    # Founders are of an older version until they are started again; who comes later is of the newer one.
+    upgraded: set[str] = field(default_factory=set)
     configurations: dict[int, Configuration] = field(default_factory=dict)
     acknowledged: set[bytes] = field(default_factory=set)
     # What no leader took: it has had no effect and never will.
@@ -125,10 +134,10 @@ class Cluster:
 
     # --- what is watched
 
-    def commit(self, applied: Applied, command: bytes) -> None:
-        known = self.committed.setdefault(applied.index, (applied, command))
-        if known != (applied, command):
-            self.wrong.append(f"command {applied.index} differs: {known} and {(applied, command)}")
+    def commit(self, applied: Applied, command: bytes, level: int) -> None:
+        known = self.committed.setdefault(applied.index, (applied, command, level))
+        if known != (applied, command, level):
+            self.wrong.append(f"command {applied.index} differs: {known} and {(applied, command, level)}")
 
     def leading(self, name: str, node: RaftNode, leads: bool) -> None:
         if leads and node.is_leader and self.leaders.setdefault(node.term, name) != name:
@@ -189,7 +198,9 @@ class Cluster:
             config = msgspec.structs.replace(config, initial_state="existing")  # type: ignore[type-var] # it is one
         process = Process(self.hosts, config)
         process.slow = self.rng.choice((0.002, 0.01, 0.2))
-        machine = Kept(self)
+        newer = name in self.upgraded or config.initial_state == "existing"
+        self.upgraded.add(name)
+        machine = Kept(self, Levels(1, 2 if newer else 1))
         node = process.context.copy().run(lambda: RaftNode(config, clock=LoopClock()))
         node.on_leadership(lambda leads: self.leading(name, node, leads))
         committed = node._configuration_committed
@@ -610,8 +621,10 @@ def play(world: Cluster, founders: tuple[str, ...], rounds: int) -> None:
 
 def check(world: Cluster) -> None:
     """What must be so in any world, at its end."""
+    levels = [level for _, (_, _, level) in sorted(world.committed.items())]
     assert not world.wrong, "\n".join(world.wrong)
-    final = [command for _, (_, command) in sorted(world.committed.items())]
+    final = [command for _, (_, command, _) in sorted(world.committed.items())]
+    assert levels == sorted(levels)
     assert sorted(world.committed) == list(range(1, len(final) + 1))
     assert max(collections.Counter(final).values()) == 1
     assert world.acknowledged <= set(final)

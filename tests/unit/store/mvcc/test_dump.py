@@ -10,6 +10,7 @@ import pytest
 from store.mvcc.dump import BadDump, dump, load
 from store.mvcc.machine import StoreMachine
 from store.mvcc.walks import StateReplaced
+from store.raft.interface import Levels
 from tests.unit.store.driver import Driver, delete, put, read, txn, version_is
 
 
@@ -165,6 +166,32 @@ def test_dumps_of_the_format_before_are_read() -> None:
     copy = StoreMachine()
     load(copy, [len(part).to_bytes(4, "big") + part for part in encoded])
     assert b"".join(dump(copy)) == b"".join(frames)
+
+
+def test_a_dump_of_level_1_is_as_versions_read_it_that_know_of_no_levels() -> None:
+    store = filled()
+    data = b"".join(dump(store.machine))
+    assert msgspec.msgpack.decode(data[4 : 4 + int.from_bytes(data[:4], "big")])["format"] == 3
+    load(store.machine, [data])
+    assert store.machine.level == 1
+
+
+def test_a_dump_of_a_higher_level_is_read_by_who_can_apply_it_alone() -> None:
+    machine = StoreMachine(Levels(1, 3))
+    machine.rise(3)
+    machine.rise(2)
+    data = b"".join(dump(machine))
+    # Versions that know of no levels refuse formats that they do not know.
+    assert msgspec.msgpack.decode(data[4 : 4 + int.from_bytes(data[:4], "big")])["format"] == 4
+    copy = StoreMachine(Levels(2, 4))
+    load(copy, [data])
+    assert copy.level == 3
+    for levels in (Levels(1, 2), Levels(4, 5)):
+        store = filled()
+        store.machine.levels, before = levels, store.checksum
+        with pytest.raises(BadDump, match=f"is of level 3 of the state machine.* applies {levels}"):
+            load(store.machine, [data])
+        assert (store.checksum, store.machine.level) == (before, 1)
 
 
 def test_a_dump_ends_when_its_state_was_replaced() -> None:

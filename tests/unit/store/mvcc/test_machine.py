@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from kybern.pb.etcd import kv_pb2
-from kybern.pb.v1.store_pipe_pb2 import StoreBatch, StoreCommand
+from kybern.pb.v1.store_pipe_pb2 import PipeCall, PipeRequest, StoreBatch, StoreCommand
 from store.mvcc import errors, sessions
 from store.mvcc.dump import dump, load
 from store.mvcc.errors import StoreError
 from store.mvcc.machine import StoreMachine
 from store.mvcc.outcomes import DeleteOutcome, PutOutcome, RangeOutcome, TxnOutcome
-from store.raft.interface import Applied
+from store.raft.interface import Applied, UnknownCommand
 from tests.unit.store.driver import Driver, Request, delete, op, put, read, txn, version_is
 
 
@@ -22,16 +22,28 @@ def store() -> Driver:
     return Driver()
 
 
-@pytest.mark.parametrize("command", [b"", b"\xff\xff", StoreCommand().SerializeToString()])
-def test_commands_that_are_none_are_errors_and_change_nothing(command: bytes) -> None:
+def test_a_command_that_no_version_can_read_is_an_error_and_changes_nothing() -> None:
     machine = StoreMachine()
-    assert machine.apply(command, Applied(7, 1, 1000)) is errors.UNKNOWN_COMMAND
+    assert machine.apply(b"\xff\xff", Applied(7, 1, 1000)) is errors.UNREADABLE_COMMAND
     assert (machine.keys.revision, machine.applied_index) == (1, 7)
+
+
+# A field that a later version may have given out, as a command and as a call.
+_LATER = b"\xfa\x07\x02\x08\x01"
+_CALL = StoreCommand(calls=PipeRequest(client=1, calls=[PipeCall.FromString(b"\x08\x01" + _LATER)]))
+
+
+@pytest.mark.parametrize("command", [b"", _LATER, _CALL.SerializeToString()], ids=["none", "command", "call"])
+def test_a_command_of_another_version_is_not_answered(command: bytes) -> None:
+    machine = StoreMachine()
+    with pytest.raises(UnknownCommand, match="command 7 is of a kind"):
+        machine.apply(command, Applied(7, 1, 1000))
+    assert machine.keys.revision == 1
 
 
 def test_a_batch_whose_numbers_do_not_fit_is_refused(store: Driver) -> None:
     batch = StoreBatch(client=1, ids=[1, 2], txns=[txn(put(b"a"))])
-    assert store.apply(StoreCommand(batch=batch)) is errors.UNKNOWN_COMMAND
+    assert store.apply(StoreCommand(batch=batch)) is errors.UNREADABLE_COMMAND
     assert store.revision == 1
 
 
@@ -255,7 +267,7 @@ def test_leases_have_bounds_and_numbers_of_their_own(store: Driver) -> None:
     assert store.grant(5) is errors.LEASE_EXISTS
     assert store.grant(6, ttl=9_000_000_001) is errors.TTL_TOO_LARGE
     assert store.grant(5, ttl=9_000_000_001) is errors.TTL_TOO_LARGE
-    assert store.grant(0) is errors.UNKNOWN_COMMAND
+    assert store.grant(0) is errors.UNREADABLE_COMMAND
 
 
 def test_a_numbered_transaction_is_done_once(store: Driver) -> None:

@@ -24,12 +24,12 @@ from store.ops.restore import Order, restore
 from store.raft import failpoints
 from store.raft.configuration import Configuration, encode
 from store.raft.datadir import DataDir, Identity, Vote
-from store.raft.entries import Run, encode_group
+from store.raft.entries import Run, encode_group, encode_level
 from store.raft.failpoints import EXIT_STATUS
 from store.raft.journal import Journal
 from store.raft.snapshots import SnapshotDirectory
 from tests.unit.store.driver import put
-from tests.unit.store.ops.test_restore import MEMBERS, config, filled, sealed
+from tests.unit.store.ops.test_restore import MEMBERS, at_level, config, filled, sealed
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 ENTRIES = 20
@@ -254,3 +254,23 @@ def test_what_is_no_members_directory_is_left_alone(order: Order, tmp_path: Path
     done = run(order, "--yes")
     assert "is corrupt at offset" in done.stderr
     assert segment.read_bytes() == bytes(data)
+
+
+def test_a_rise_in_the_log_is_kept(order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(order, (2, encode_level(2)), (2, command(ENTRIES)))
+    with pytest.raises(StartupError, match=r"log, from entry .* at level 2 .* applies level 1"):
+        survey(order)
+    at_level(monkeypatch, 2)
+    recover(order)
+    newest = SnapshotDirectory(order.data_dir / "snapshot").open()
+    assert newest is not None
+    assert newest.header.level == 2
+    survivor = Survivor.open(config(order))
+    survivor.close()
+    assert survivor.machine.level == 2
+
+
+def test_a_command_of_another_version_changes_nothing(order: Order) -> None:
+    write(order, (2, encode_group(10_100, [Run(7, 99, [b"\xfa\x07\x00"])])))
+    with pytest.raises(StartupError, match=r"the log of .* cannot be used: command .* of a kind"):
+        recover(order)

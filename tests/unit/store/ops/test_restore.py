@@ -22,6 +22,7 @@ from store.ops.restore import Order, restore
 from store.raft import failpoints
 from store.raft.datadir import DataDir, Identity
 from store.raft.failpoints import EXIT_STATUS
+from store.raft.interface import Levels
 from store.raft.snapshots import SnapshotDirectory
 from tests.unit.store.driver import Driver, put, txn
 
@@ -232,3 +233,28 @@ def test_an_unfinished_directory_of_a_full_disk_is_emptied(order: Order) -> None
     assert {path.name for path in order.data_dir.iterdir()} == {"lock"}
     restore(order)
     assert msgspec.json.decode((order.data_dir / "identity.json").read_bytes())["member"] == "s1"
+
+
+def at_level(monkeypatch: pytest.MonkeyPatch, level: int) -> Driver:
+    """A state of a group that has risen, in a version that can apply it."""
+    monkeypatch.setattr("store.ops.state.StoreMachine", lambda: StoreMachine(Levels(1, level)))
+    monkeypatch.setattr("store.ops.recover.StoreMachine", lambda: StoreMachine(Levels(1, level)))
+    store = filled()
+    store.machine.rise(level)
+    return store
+
+
+def test_a_restored_group_is_at_the_level_of_the_file(order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
+    order.file.write_bytes(sealed(at_level(monkeypatch, 3).machine))
+    restore(order)
+    newest = SnapshotDirectory(order.data_dir / "snapshot").open()
+    assert newest is not None
+    assert (newest.header.level, found(order).level) == (3, 3)
+
+
+def test_a_version_that_cannot_apply_the_level_restores_nothing(order: Order, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as later:
+        order.file.write_bytes(sealed(at_level(later, 2).machine))
+    with pytest.raises(StartupError, match=r"file is not a snapshot that this version can restore: .* of level 2"):
+        restore(order)
+    assert not order.data_dir.exists()

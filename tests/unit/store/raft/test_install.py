@@ -15,7 +15,7 @@ import pytest
 from kybern.config.models import StoreConfig
 from store.raft import messages
 from store.raft.disk import DiskWriter
-from store.raft.interface import StateMachine
+from store.raft.interface import Levels, StateMachine
 from store.raft.journal import Journal
 from store.raft.snapshots import Header, SnapshotWriter
 from store.raft.snapshotting import Owner, Snapshots
@@ -24,6 +24,9 @@ from tests.unit.store.raft.rig import HardenedRig, Time, append, elect, group
 
 class _Machine:
     """Lets something happen while it loads; remembers whether it took the state over."""
+
+    levels = Levels(1, 2)
+    level = 1
 
     def __init__(self) -> None:
         self.meanwhile: Callable[[], None] = lambda: None

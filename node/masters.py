@@ -47,7 +47,7 @@ class _Endpoints(msgspec.Struct):
 def further(configured: Sequence[str], hosts: Iterable[str]) -> list[str]:
     """Where masters on `hosts` serve gRPC that are none of the configured ones, in order.
 
-    None when the configured ones do not serve on one port: then nobody knows the others'.
+    Nothing when the configured ones do not serve on one port: then nobody knows the others'.
     """
     known = [split(address) for address in configured]
     ports = {port for _, port in known}

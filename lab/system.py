@@ -31,6 +31,7 @@ PACKAGES: dict[str, dict[str, str]] = {
         "etcdctl": "etcd-client",
         "dig": "bind9-dnsutils",
         "mkfs.ext4": "e2fsprogs",
+        "nft": "nftables",
         "systemd-analyze": "systemd",
         "vagrant": "vagrant vagrant-libvirt",
     },

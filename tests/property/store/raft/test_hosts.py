@@ -605,6 +605,14 @@ def make(folder: Path, seed: int, monkeypatch: pytest.MonkeyPatch, *, more: bool
     return world
 
 
+def end(world: Cluster, scenario: Coroutine[Any, Any, None]) -> None:
+    """Run a scenario to its end, and end everybody and the world."""
+    world.hosts.run(scenario)
+    for name in list(world.lives):
+        world.kill(name)
+    world.hosts.loop.close()
+
+
 def play(world: Cluster, founders: tuple[str, ...], rounds: int) -> None:
     """Let members found a group, let things happen to it, and let all be well again."""
 
@@ -613,10 +621,7 @@ def play(world: Cluster, founders: tuple[str, ...], rounds: int) -> None:
         if not world.wrong:
             await _settle(world)
 
-    world.hosts.run(scenario())
-    for name in list(world.lives):
-        world.kill(name)
-    world.hosts.loop.close()
+    end(world, scenario())
 
 
 def check(world: Cluster) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.property.store.raft.test_hosts import Cluster, make
+from tests.property.store.raft.test_hosts import Cluster, end, make
 
 # Seconds of virtual time.
 _LONG = 60
@@ -59,11 +59,8 @@ async def add(world: Cluster, name: str) -> None:
 
 def run(world: Cluster, scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run it to its end, and end everybody."""
-    world.hosts.run(scenario())
+    end(world, scenario())
     assert not world.wrong
-    for name in list(world.lives):
-        world.kill(name)
-    world.hosts.loop.close()
 
 
 def test_one_that_joins_is_found_by_a_leader_that_its_file_does_not_name(world: Cluster) -> None:

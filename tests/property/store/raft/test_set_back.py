@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from store.raft import messages
-from tests.property.store.raft.test_hosts import Cluster, _settle, check, make
+from tests.property.store.raft.test_hosts import Cluster, _settle, check, end, make
 from tests.property.store.raft.test_scenarios import found, leader, until
 
 _SEEDS = int(os.environ.get("KYBERN_SEEDS", "6"))
@@ -147,10 +147,7 @@ def test_nothing_is_lost_while_one_remembers(tmp_path: Path, monkeypatch: pytest
         await asyncio.sleep(30)
         await _settle(world)
 
-    world.hosts.run(scenario())
-    for name in list(world.lives):
-        world.kill(name)
-    world.hosts.loop.close()
+    end(world, scenario())
     check(world)
 
 
@@ -187,8 +184,5 @@ def test_the_group_goes_on_and_has_it_back(tmp_path: Path, monkeypatch: pytest.M
             await acquainted(world)
         await _settle(world)
 
-    world.hosts.run(scenario())
-    for name in list(world.lives):
-        world.kill(name)
-    world.hosts.loop.close()
+    end(world, scenario())
     check(world)
